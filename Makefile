@@ -1,0 +1,115 @@
+# sluice: make help lists what there is to make.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO        ?= go
+BENCH     ?= .
+BENCHTIME ?= 1s
+FUZZ      ?= .
+FUZZTIME  ?= 60s
+SOAKTIME  ?= 1h
+TESTFLAGS ?=
+
+TOOL := $(GO) tool -modfile=tools.mod
+
+# Debian packages, each with a program or file that it brings.
+FOR_TEST     := gcc=gcc libc6-dev=/usr/include/stdlib.h python3=python3 iproute2=ip ethtool=ethtool socat=socat
+FOR_GENERATE := clang=clang llvm=llvm-strip libbpf-dev=/usr/include/bpf/bpf_helpers.h linux-libc-dev=/usr/include/linux/bpf.h
+FOR_LINT     := shellcheck=shellcheck
+FOR_BENCH    := dpdk-dev=dpdk-testpmd librte-net-af-xdp23=/usr/share/doc/librte-net-af-xdp23
+FOR_ORACLE   := user-mode-linux=linux.uml ipvsadm=ipvsadm iptables=iptables-legacy iproute2=ip python3=python3 gcc=gcc libc6-dev=/usr/include/stdlib.h
+
+# Packages whose tests of frame ownership need the tag frameowner.
+OWNERSHIP := ./rings/... ./workers/...
+
+SCRIPTS := .ci/run .ci/need .ci/check-generate $(wildcard deploy/*.sh deploy/*/*.sh)
+
+# Lines "FOLDER FUNCTION" of the tests whose names match a pattern.
+functions = { grep -rE --include='*_test.go' '^func $(1)' . || echo 'No test is named $(1)...' >&2; } | sed -E 's|^(.*)/[^/]*:func ([A-Za-z0-9_]*).*|\1 \2|' | sort -u
+
+.PHONY: help
+help: ## list the targets
+	@echo 'Targets:'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
+	@echo
+	@echo 'Variables: GO, TESTFLAGS, BENCH (pattern), BENCHTIME, FUZZ (pattern), FUZZTIME, SOAKTIME'
+
+.PHONY: go
+go:
+	@command -v $(GO) >/dev/null || { echo 'Go is missing (1.26 or later): https://go.dev/dl, or make GO=/path/to/go' >&2; exit 1; }
+
+.PHONY: build
+build: go ## build ./sluice (needs Go only)
+	$(GO) build -o sluice ./cmd/sluice
+
+.PHONY: demo
+demo: build ## the main job: client, director on AF_XDP and web servers in namespaces; about 30 s
+	@((EUID == 0)) || { echo 'make demo makes network namespaces: run it as root' >&2; exit 1; }
+	./sluice demo
+
+.PHONY: test
+test: go ## every test, with the race detector; those that need namespaces skip without root
+	@.ci/need 'make test' $(FOR_TEST)
+	@((EUID == 0)) || echo 'Not root: tests that need network namespaces skip themselves.'
+	$(GO) vet ./...
+	$(GO) test -race -count=1 -tags frameowner -timeout 15m $(TESTFLAGS) $(OWNERSHIP)
+	$(GO) test -race -count=1 -p 2 -timeout 30m $(TESTFLAGS) ./...
+
+.PHONY: lint
+lint: go ## format, vet, staticcheck, golangci-lint, shellcheck
+	@.ci/need 'make lint' $(FOR_LINT)
+	@unformatted=$$($(TOOL) gofumpt -l .); [[ -z $$unformatted ]] || { printf 'not formatted by gofumpt:\n%s\n' "$$unformatted" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags frameowner $(OWNERSHIP)
+	$(TOOL) staticcheck ./...
+	$(TOOL) golangci-lint run ./...
+	shellcheck $(SCRIPTS)
+
+.PHONY: format
+format: go ## rewrite Go files as gofumpt wants them
+	$(TOOL) gofumpt -w .
+
+.PHONY: bench
+bench: go ## benchmarks, memory and wire (BENCH, BENCHTIME); docs/PERFORMANCE.md tells how to read them
+	@.ci/need 'make bench' $(FOR_BENCH)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 0 ./...
+
+.PHONY: fuzz
+fuzz: go ## each fuzz target (FUZZ, a pattern) for FUZZTIME
+	@$(call functions,Fuzz) | grep -E '$(FUZZ)' | while read -r folder function; do \
+		echo "$$folder $$function"; \
+		$(GO) test -run '^$$' -fuzz "^$$function\$$" -fuzztime $(FUZZTIME) "$$folder"; \
+	done
+
+.PHONY: soak
+soak: go ## the long tests, TestSoak..., for SOAKTIME each
+	@$(call functions,TestSoak) | while read -r folder function; do \
+		echo "$$folder $$function for $(SOAKTIME)"; \
+		SLUICE_SOAKTIME=$(SOAKTIME) $(GO) test -race -count=1 -tags frameowner -timeout 0 -run "^$$function\$$" "$$folder"; \
+	done
+
+.PHONY: generate
+generate: go ## compile the XDP program and write its Go side
+	@.ci/need 'make generate' $(FOR_GENERATE)
+	$(GO) generate ./...
+
+.PHONY: check-generate
+check-generate: go ## compile the XDP program elsewhere and compare with what is committed
+	@.ci/need 'make check-generate' $(FOR_GENERATE)
+	@GO='$(GO)' .ci/check-generate
+
+# Not ipvsadm-formats: its --nosort lists services by the kernel's hash, which an
+# address in the kernel's memory enters, so each boot has another order.
+.PHONY: oracle
+oracle: ## ask the kernel's IPVS again and compare with internal/oracle/testdata; about 2 min
+	@.ci/need 'make oracle' $(FOR_ORACLE)
+	@cd internal/oracle; again=$$(mktemp -d); trap 'rm -rf "$$again"' EXIT; export PYTHONDONTWRITEBYTECODE=1; \
+	cp -r testdata/cases "$$again/cases"; rm "$$again/cases/ipvsadm-formats.json"; \
+	./oracle.py run "$$again"/cases/*.json -d "$$again/results"; \
+	golden/golden.py same testdata "$$again"
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf sluice .generate
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
