@@ -1,0 +1,518 @@
+#!/usr/bin/python3
+"""Random cases for the differential test: the same seed gives the same cases.
+
+    randcases.py --seed S --count N -o DIR     writes DIR/cases/SEED-NNNN.json
+
+then, for example:
+
+    oracle.py run DIR/cases/*.json -d DIR/results
+    golden.py check --sluice ./sluice DIR
+
+A case has one to four services of every kind, and clients, servers and routers that behave
+well, badly and impossibly; rules are edited in mid-traffic, and time passes in jumps.  What
+the kernel does not answer the same way twice is left out: the twos scheduler, drop_entry,
+drop_packet with rate by memory.  Jumps never end within the time by which a kernel timer
+may be late (see Clock), so that an implementation with exact timers can agree.
+"""
+import argparse
+import json
+import os
+import random
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+import frames  # noqa: E402  (of the oracle)
+
+SCHEDULERS = "rr wrr lc wlc sed nq sh dh mh lblc lblcr fo ovf".split()
+VIPS4, VIPS6 = ["10.0.1.100", "10.0.1.101"], ["fd00:1::100"]
+MARKED = "10.0.9."                      # 10.0.9.0/24 is local, for marks
+CLIENTS4 = ["10.0.1.10", "10.0.1.11", "10.0.1.12"]
+CLIENTS6 = ["fd00:1::10", "fd00:1::11", "fd00:1::12"]
+SERVERS4 = ["10.0.2.11", "10.0.2.12", "10.0.2.13"]
+SERVERS6 = ["fd00:2::11", "fd00:2::12", "fd00:2::13"]
+ROUTER_C, ROUTER_S = "10.0.1.254", "10.0.2.254"
+PERSISTENCE = [45, 80, 200]             # no multiple near a connection's timeout
+SCTP_CHUNKS = {
+    "init": (1, "1111111100010000000a000a00000001"), "initack": (2, "2222222200010000000a000a000000010007000801020304"),
+    "echo": (10, "01020304"), "ack": (11, ""), "data": (0, "00000001000000000000000041424344"),
+    "sack": (3, "000000010000ffff00000000"), "shutdown": (7, "00000001"), "shutack": (8, ""),
+    "shutdone": (14, ""), "abort": (6, ""), "error": (9, ""), "heartbeat": (4, "0001000801020304")}
+
+
+class Clock:
+    """Chooses how long to sleep so that no packet comes when the kernel's (late) timers and
+    exact timers disagree about whether a connection still exists."""
+
+    TIMEOUTS = [3, 4, 10, 30, 60, 61, 120, 300, 900]
+
+    def __init__(self, rng, persistence):
+        self.rng, self.persistence = rng, persistence
+        self.now, self.busy = 0.0, [0.0]
+
+    @staticmethod
+    def lateness(timeout):
+        """Granularity of the kernel's timer wheel at HZ=100, seconds."""
+        jiffies, g = timeout * 100, 1
+        while jiffies >= 64 * g:
+            g *= 8
+        return g / 100
+
+    def forbidden(self, gap):
+        for t in self.TIMEOUTS:
+            if t - 1.3 <= gap <= t + self.lateness(t) + 1.3:
+                return True
+        for p in self.persistence:
+            for k in range(1, int(gap / p) + 9):
+                end = k * p + k * self.lateness(p)
+                if k * p - 1.3 <= gap <= end + 1.3:
+                    return True
+                for t in self.TIMEOUTS:  # a template and its connections due at the same time
+                    if k * p - t - self.lateness(t) - 1.3 <= gap <= end - t + 1.3 and gap > 2:
+                        return True
+        return False
+
+    def sleep(self):
+        """A duration, or None if none of many tried will do."""
+        for _ in range(300):
+            d = self.rng.choice([1.6, 2, 6, 7, 15, 20, 35, 45, 70, 75, 90, 100, 130, 140, 180, 240, 320, 400])
+            d += round(self.rng.random() * 2, 2)
+            t = self.now + d
+            if not any(self.forbidden(t - b) for b in self.busy):
+                self.now = t
+                self.busy.append(t)
+                return d
+        return None
+
+
+class Service:
+    def __init__(self, g, index):
+        r = g.rng
+        self.g = g
+        self.kind = r.choices(["tcp", "udp", "sctp", "fwm"], [8, 4, 2, 2])[0]
+        self.v6 = r.random() < (0.3 if self.kind != "fwm" else 0.2)
+        self.vip = r.choice(VIPS6 if self.v6 else VIPS4)
+        self.port = r.choice([80, 443, 53, 5060, 3868, 8000 + index])
+        self.any_port = self.kind in ("tcp", "udp") and r.random() < 0.1
+        self.persistent = r.choice(PERSISTENCE) if self.any_port or r.random() < 0.25 else None
+        self.mask = r.choice(([64, 112] if self.v6 else ["255.255.255.0", "255.255.0.0"])) \
+            if self.persistent and r.random() < 0.4 else None
+        self.scheduler = r.choice(SCHEDULERS)
+        self.flags = ""
+        if self.scheduler in ("sh", "mh") and r.random() < 0.6:
+            self.flags = ",".join(f"{self.scheduler}-{x}" for x in r.choice(
+                [["port"], ["fallback"], ["fallback", "port"]]))
+        self.ops = self.kind == "udp" and not self.persistent and r.random() < 0.2
+        self.mark = 5 + index
+        self.servers = {}
+        self.known = {}           # address -> the server as it was first added
+        self.present = False
+
+    @property
+    def proto(self):
+        return "tcp" if self.kind == "fwm" else self.kind
+
+    def spec(self):
+        host = f"[{self.vip}]" if self.v6 else self.vip
+        port = 0 if self.any_port else self.port
+        return {"tcp": f"-t {host}:{port}", "udp": f"-u {host}:{port}", "sctp": f"--sctp-service {host}:{port}",
+                "fwm": f"-f {self.mark}" + (" -6" if self.v6 else "")}[self.kind]
+
+    def options(self):
+        out = f"-s {self.scheduler}"
+        if self.flags:
+            out += f" -b {self.flags}"
+        if self.persistent:
+            out += f" -p {self.persistent}"
+            if self.mask:
+                out += f" -M {self.mask}"
+        return out + (" -o" if self.ops else "")
+
+    def target(self):
+        """An address and port that this service takes."""
+        r = self.g.rng
+        port = r.choice([80, 443, 22]) if self.any_port or self.kind == "fwm" else self.port
+        if self.kind == "fwm" and not self.v6:
+            return MARKED + str(r.choice([1, 2, 3])), port
+        return self.vip, port
+
+    # -- servers
+
+    def new_server(self, addr):
+        """A server comes back with the forwarding method that it had: the kernel lets connections
+        of before and after share a cached route, and then sends DR packets to a wrong next hop."""
+        r = self.g.rng
+        if addr in self.known:
+            return {**self.known[addr], "weight": r.choice([0, 1, 1, 2, 3])}
+        forward = r.choices(["-m", "-g", "-i"], [6, 3, 2])[0]
+        mixed = (":" in addr) != self.v6
+        if mixed:
+            forward = "-i"
+        port = self.port
+        if forward == "-m" and not self.any_port and self.kind != "fwm" and r.random() < 0.6:
+            port = 8080
+        if self.any_port or self.kind == "fwm":
+            port = 0
+        s = {"addr": addr, "port": port, "forward": forward, "weight": r.choice([0, 1, 1, 1, 2, 3, 5]), "extra": ""}
+        if forward == "-i" and r.random() < 0.5:
+            s["extra"] = r.choice([" --tun-type gre", " --tun-type gre --tun-csum", " --tun-type gue --tun-port 6080",
+                                   " --tun-type gue --tun-port 6080 --tun-csum"])
+        if r.random() < 0.12:
+            upper = r.choice([1, 2, 4])
+            s["extra"] += f" -x {upper}" + (f" -y {r.randint(1, upper)}" if r.random() < 0.5 else "")
+        self.known[addr] = dict(s)
+        return s
+
+    def server_spec(self, s):
+        host = f"[{s['addr']}]" if ":" in s["addr"] else s["addr"]
+        return f"{host}:{s['port']}"
+
+    def add_text(self, s):
+        return f"{self.spec()} -r {self.server_spec(s)} {s['forward']} -w {s['weight']}{s['extra']}"
+
+
+class Generator:
+    def __init__(self, seed, index):
+        self.rng = r = random.Random(f"{seed}/{index}")
+        self.name = f"{seed}-{index:04d}"
+        self.steps, self.setup = [], []
+        self.ident = 1
+        self.services = []
+        seen = set()
+        for i in range(r.choice([1, 1, 2, 2, 3, 4])):
+            s = Service(self, i)
+            if s.spec() not in seen:
+                seen.add(s.spec())
+                self.services.append(s)
+        self.clock = Clock(r, sorted({s.persistent for s in self.services if s.persistent}))
+        self.flows = []
+
+    # -- the case
+
+    def case(self):
+        r = self.rng
+        rules = []
+        for s in self.services:
+            rules += self.add_service(s)
+        sysctls = {}
+        for name, values in (("expire_nodest_conn", [1]), ("expire_quiescent_template", [1]), ("nat_icmp_send", [1]),
+                             ("schedule_icmp", [1]), ("sloppy_tcp", [1]), ("sloppy_sctp", [1]),
+                             ("conn_reuse_mode", [0, 2, 3]), ("pmtu_disc", [0])):
+            if r.random() < 0.12:
+                sysctls["net.ipv4.vs." + name] = r.choice(values)
+        for s in self.services:
+            if s.kind == "fwm":
+                tool, net = ("ip6tables-legacy", VIPS6[0]) if s.v6 else ("iptables-legacy", MARKED + "0/24")
+                self.setup.append(f"{tool} -t mangle -A PREROUTING -d {net} -p tcp -j MARK --set-mark {s.mark}")
+        case = {"name": self.name, "doc": "; ".join(rules[:1]) + f" and {len(rules) - 1} rules more",
+                "nics": topology(r.choice([1500, 1500, 1500, 1400, 1300])),
+                "routes": ["172.16.0.0/16 via 10.0.1.254", "local 10.0.9.0/24 dev lo"],
+                "sysctls": sysctls, "setup": self.setup, "ipvs": rules}
+        bursts = r.randint(2, 5)
+        for b in range(bursts):
+            for _ in range(r.randint(3, 12)):
+                self.action()
+            self.steps.append({"snapshot": ["list", "conns"]})
+            if b + 1 < bursts:
+                d = self.clock.sleep()
+                if d is None:
+                    break
+                self.steps.append({"sleep_ms": round(d * 1000)})
+        case["steps"] = self.steps
+        case["tables"] = ["list", "conns", "stats", "thresholds", "persistent", "save"]
+        return case
+
+    def add_service(self, s):
+        r = self.rng
+        s.present = True
+        rules = [f"-A {s.spec()} {s.options()}"]
+        pool = list(SERVERS6 if s.v6 else SERVERS4)
+        if r.random() < 0.1:
+            pool.append((SERVERS4 if s.v6 else SERVERS6)[0])  # tunnel over the other family
+        r.shuffle(pool)
+        for a in pool[:r.choice([0, 1, 1, 1, 2, 2, 3, 3])]:
+            s.servers[a] = s.new_server(a)
+            rules.append("-a " + s.add_text(s.servers[a]))
+        return rules
+
+    def command(self, rule):
+        self.steps.append({"cmd": "ipvsadm " + rule})
+        if self.rng.random() < 0.5:
+            self.steps[-1]["wait_ms"] = 30
+
+    # -- packets
+
+    def inject(self, nic, pkt, **kw):
+        self.ident += 1
+        if ":" not in pkt["src"]:
+            pkt.setdefault("id", self.ident)
+        self.steps.append({"inject": nic, "pkt": pkt, **kw})
+
+    def spice(self, pkt):
+        """Sometimes, something unusual in the packet."""
+        r = self.rng
+        v6 = ":" in pkt["src"]
+        x = r.random()
+        if x < 0.03:
+            pkt["ttl"] = 1
+        elif x < 0.05:
+            pkt["ttl"] = 2
+        elif x < 0.08:
+            pkt["tos"] = r.choice([0x10, 0xB8, 0xB9])
+        elif x < 0.11 and not v6:
+            pkt["df"] = False
+        elif x < 0.13 and not v6:
+            pkt["ip_options"] = "01010100"
+        elif x < 0.16:
+            pkt["bad_csum"] = True
+        elif x < 0.17 and not v6:
+            pkt["bad_ip_csum"] = True
+        elif x < 0.19 and pkt["proto"] == "udp" and not v6:
+            pkt["no_csum"] = True
+        elif x < 0.24 and pkt["proto"] in ("tcp", "udp"):
+            pkt["payload_len"] = r.choice([1, 100, 1200, 1300, 1360, 1400, 1432] if v6 else
+                                          [1, 100, 1252, 1260, 1400, 1440, 1446, 1460])
+            pkt.pop("payload", None)
+            if not v6:
+                pkt["df"] = r.random() < 0.6
+        elif x < 0.25 and v6:
+            pkt["flow"] = 0x12345
+        return pkt
+
+    def flow(self, new=0.4):
+        r = self.rng
+        if self.flows and r.random() > new:
+            return r.choice(self.flows)
+        s = r.choice(self.services)
+        vip, vport = s.target()
+        client = r.choice(CLIENTS6) if s.v6 else \
+            r.choice(CLIENTS4 + [f"172.16.{r.randint(0, 3)}.{r.randint(1, 20)}"] * 2)
+        f = {"s": s, "client": client, "cport": r.choice([1000, 1001, 1002, r.randint(2000, 60000)]),
+             "vip": vip, "vport": vport, "seq": r.randint(1, 1 << 30), "ack": r.randint(1, 1 << 30)}
+        self.flows.append(f)
+        return f
+
+    def client_packet(self, f, **kw):
+        p = {"src": f["client"], "dst": f["vip"], "proto": f["s"].proto, "sport": f["cport"], "dport": f["vport"]}
+        p.update(kw)
+        self.inject("eth0", self.spice(p))
+
+    def server_packets(self, f, **kw):
+        """Replies, from the NAT servers: nobody but the kernel knows which one was chosen."""
+        r = self.rng
+        nat = [x for x in f["s"].servers.values() if x["forward"] == "-m"]
+        if not nat:
+            return
+        for x in nat if r.random() < 0.7 else [r.choice(nat)]:
+            p = {"src": x["addr"], "dst": f["client"], "proto": f["s"].proto,
+                 "sport": x["port"] or f["vport"], "dport": f["cport"]}
+            p.update(kw)
+            self.inject("eth1", self.spice(p))
+
+    def tcp(self, f):
+        r = self.rng
+        seq, ack = f["seq"], f["ack"]
+        scripts = {
+            "handshake": "S <SA A", "data": "PA <A <PA A", "close": "FA <FA A", "server closes": "<FA A FA <A",
+            "reset": "R", "server resets": "<RA", "open": "S", "whole": "S <SA A PA <PA FA <FA A",
+            "one way": "S A PA FA", "odd": None}
+        what = r.choices(list(scripts), [6, 5, 4, 3, 2, 2, 5, 4, 3, 5])[0]
+        moves = scripts[what]
+        if moves is None:
+            moves = " ".join(r.choice(["", "<"]) + r.choice(["S", "SA", "A", "PA", "F", "FA", "R", "RA", "SF", "P"])
+                             for _ in range(r.randint(1, 3)))
+        for m in moves.split():
+            flags = m.removeprefix("<")
+            data = {"payload": r.choice(["x", "hello"])} if "P" in flags else {}
+            if m.startswith("<"):
+                self.server_packets(f, flags=flags, seq=ack, ack=seq + 1, **data)
+            else:
+                self.client_packet(f, flags=flags, seq=seq, ack=ack + 1 if "A" in flags else 0, **data)
+        f["seq"] = (seq + r.randint(1, 100000)) & 0x7FFFFFFF
+
+    def udp(self, f):
+        r = self.rng
+        for _ in range(r.randint(1, 3)):
+            self.client_packet(f, payload=r.choice(["q", "query", ""]))
+            if r.random() < 0.6:
+                self.server_packets(f, payload=r.choice(["a", "answer"]))
+
+    def sctp(self, f):
+        r = self.rng
+        scripts = ["init <initack echo <ack", "init", "data <sack", "shutdown <shutack shutdone", "abort", "<abort",
+                   "heartbeat", None, None]
+        moves = r.choice(scripts)
+        if moves is None:
+            moves = " ".join(r.choice(["", "<"]) + r.choice(list(SCTP_CHUNKS)) for _ in range(2))
+        for m in moves.split():
+            t, body = SCTP_CHUNKS[m.removeprefix("<")]
+            kw = {"chunks": [[t, 3 if t == 0 else 0, body]], "vtag": 0 if t == 1 else 0x11111111}
+            (self.server_packets if m.startswith("<") else self.client_packet)(f, **kw)
+
+    def talk(self):
+        f = self.flow()
+        getattr(self, f["s"].proto)(f)
+
+    def icmp_error(self):
+        """From either side, about a packet of a known or an unknown connection."""
+        r, f = self.rng, self.flow(new=0.1)
+        s, v6 = f["s"], f["s"].v6
+        proto = s.proto
+        port = f["cport"] if r.random() < 0.85 else 7777
+        inner = {"proto": proto}
+        if proto == "tcp":
+            inner["flags"] = "A"
+        if proto == "sctp":
+            inner["chunks"] = [[3, 0, "000000010000ffff00000000"]]
+        nat = [x for x in s.servers.values() if x["forward"] == "-m" and (":" in x["addr"]) == v6]
+        if v6:
+            kind = {"proto": "icmp6", **r.choice([{"type": 1, "code": 4}, {"type": 2, "rest": 1300}, {"type": 3}])}
+        else:
+            kind = {"proto": "icmp", **r.choice([{"type": 3, "code": 3}, {"type": 3, "code": 1}, {"type": 11},
+                                                 {"type": 3, "code": 4, "rest": 1300}, {"type": 12}, {"type": 4}])}
+        kind["inner_len"] = r.choice([48, 60, 100]) if v6 else r.choice([28, 28, 40, 100])
+        if r.random() < 0.5 or not nat:
+            inner.update({"src": f["vip"], "dst": f["client"], "sport": f["vport"], "dport": port})
+            src = f["client"] if v6 or r.random() < 0.5 else ROUTER_C
+            p = {"src": src, "dst": f["vip"], "inner": inner, **kind}
+            nic = "eth0"
+        else:
+            x = r.choice(nat)
+            inner.update({"src": f["client"], "dst": x["addr"], "sport": port, "dport": x["port"] or f["vport"]})
+            src = x["addr"] if v6 or r.random() < 0.5 else ROUTER_S
+            p = {"src": src, "dst": f["client"], "inner": inner, **kind}
+            nic = "eth1"
+            if v6 and r.random() < 0.9:
+                p["no_pseudo"] = True  # what the oracle's kernel takes for a right checksum
+        if r.random() < 0.07:
+            p["bad_csum"] = True
+        self.inject(nic, p)
+
+    def fragments(self):
+        """A datagram in pieces: in order, shuffled, or with one missing."""
+        r, f = self.rng, self.flow()
+        s = f["s"]
+        if s.proto == "sctp":
+            return self.talk()
+        p = {"src": f["client"], "dst": f["vip"], "proto": s.proto, "sport": f["cport"], "dport": f["vport"],
+             "payload_len": r.choice([1500, 2000, 3000])}
+        if s.proto == "tcp":
+            p["flags"] = "PA"
+        nic, smac, dmac = "eth0", "02:00:00:00:01:fe", "02:00:00:00:00:01"
+        nat = [x for x in s.servers.values() if x["forward"] == "-m"]
+        if nat and r.random() < 0.4:
+            x = r.choice(nat)
+            p.update({"src": x["addr"], "dst": f["client"], "sport": x["port"] or f["vport"], "dport": f["cport"]})
+            nic, smac, dmac = "eth1", "02:00:00:00:02:fe", "02:00:00:00:00:02"
+        if not s.v6:
+            p["df"] = False
+        self.ident += 1
+        parts = frames.fragment(frames.build(p, smac, dmac), 1280 if s.v6 else r.choice([600, 1000, 1300]), self.ident)
+        how = r.random()
+        if how < 0.3:
+            r.shuffle(parts)
+        elif how < 0.4:
+            del parts[r.randrange(len(parts))]
+        self.steps.append({"inject": nic, "frames": [x.hex() for x in parts]})
+        return None
+
+    def unrelated(self):
+        r = self.rng
+        v6 = r.random() < 0.25
+        c, vip = (r.choice(CLIENTS6), VIPS6[0]) if v6 else (r.choice(CLIENTS4), r.choice(VIPS4))
+        server, own = (SERVERS6[0], "fd00:1::1") if v6 else (r.choice(SERVERS4), "10.0.1.1")
+        what = r.choice(["echo", "echo own", "closed port", "closed udp", "routed", "from server"])
+        if what in ("echo", "echo own"):
+            self.inject("eth0", {"src": c, "dst": vip if what == "echo" else own,
+                                 "proto": "icmp6" if v6 else "icmp", "type": 128 if v6 else 8,
+                                 "rest": 0x12340000 + self.ident, "payload": "ping"})
+        elif what == "closed port":
+            self.inject("eth0", self.spice({"src": c, "dst": vip, "proto": "tcp", "sport": 1000, "dport": 7,
+                                            "flags": r.choice(["S", "A", "R"])}))
+        elif what == "closed udp":
+            self.inject("eth0", {"src": c, "dst": vip, "proto": "udp", "sport": 1000, "dport": 7, "payload": "x"})
+        elif what == "routed":
+            self.inject("eth0", self.spice({"src": c, "dst": server, "proto": "tcp", "sport": 1000, "dport": 22,
+                                            "flags": "S"}))
+        else:
+            self.inject("eth1", self.spice({"src": server, "dst": c, "proto": "tcp", "sport": 22, "dport": 1000,
+                                            "flags": "SA"}))
+
+    # -- rules
+
+    def edit(self):
+        r = self.rng
+        s = r.choice(self.services)
+        if not s.present:
+            for rule in self.add_service(s):
+                self.command(rule)
+            return
+        what = r.choices(["weight", "zero", "delete", "add", "scheduler", "delete service", "flush", "zero counters",
+                          "sysctl"], [5, 4, 4, 4, 2, 1, 0.5, 0.5, 1])[0]
+        addresses = sorted(s.servers)
+        if what in ("weight", "zero") and addresses:
+            x = s.servers[r.choice(addresses)]
+            x["weight"] = 0 if what == "zero" else r.choice([1, 2, 3, 5])
+            self.command("-e " + s.add_text(x))
+        elif what == "delete" and addresses:
+            a = r.choice(addresses)
+            self.command(f"-d {s.spec()} -r {s.server_spec(s.servers.pop(a))}")
+        elif what == "add":
+            a = r.choice(SERVERS6 if s.v6 else SERVERS4)
+            if a not in s.servers:
+                s.servers[a] = s.new_server(a)
+                self.command("-a " + s.add_text(s.servers[a]))
+        elif what == "scheduler":
+            s.scheduler, s.flags = r.choice(SCHEDULERS), ""
+            self.command(f"-E {s.spec()} {s.options()}")
+        elif what == "delete service":
+            self.command(f"-D {s.spec()}")
+            s.present, s.servers = False, {}
+        elif what == "flush":
+            self.command("-C")
+            for x in self.services:
+                x.present, x.servers = False, {}
+        elif what == "zero counters":
+            self.command("-Z")
+        elif what == "sysctl":
+            name = r.choice(["expire_nodest_conn", "expire_quiescent_template", "nat_icmp_send", "sloppy_tcp"])
+            self.steps.append({"sysctl": {"net.ipv4.vs." + name: r.choice([0, 1])}})
+
+    def action(self):
+        what = self.rng.choices([self.talk, self.icmp_error, self.fragments, self.unrelated, self.edit],
+                                [20, 3, 1.5, 1.5, 3])[0]
+        what()
+
+
+def topology(mtu):
+    cl = {a: "02:00:00:00:01:" + a.rsplit(".", 1)[1].zfill(2) for a in CLIENTS4}
+    cl["10.0.1.254"] = "02:00:00:00:01:fe"
+    cl.update({a: "02:00:00:00:61:" + a.rsplit(":", 1)[1] for a in CLIENTS6})
+    sv = {a: "02:00:00:00:02:" + a.rsplit(".", 1)[1] for a in SERVERS4}
+    sv["10.0.2.254"] = "02:00:00:00:02:fe"
+    sv.update({a: "02:00:00:00:62:" + a.rsplit(":", 1)[1] for a in SERVERS6})
+    return [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "neigh": cl,
+             "addrs": ["10.0.1.1/24", "fd00:1::1/64"] + [v + "/32" for v in VIPS4] + [v + "/128" for v in VIPS6]},
+            {"name": "eth1", "mac": "02:00:00:00:00:02", "mtu": mtu, "neigh": sv,
+             "addrs": ["10.0.2.1/24", "fd00:2::1/64"]}]
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--seed", default="rand", help="becomes part of the names")
+    ap.add_argument("--count", type=int, default=100)
+    ap.add_argument("--first", type=int, default=0, help="number of the first case")
+    ap.add_argument("-o", "--output", required=True, metavar="DIR")
+    a = ap.parse_args()
+    folder = os.path.join(a.output, "cases")
+    os.makedirs(folder, exist_ok=True)
+    for i in range(a.first, a.first + a.count):
+        c = Generator(a.seed, i).case()
+        with open(os.path.join(folder, c["name"] + ".json"), "w") as f:
+            json.dump(c, f, indent=1)
+            f.write("\n")
+    print(f"{a.count} cases in {folder}")
+
+
+if __name__ == "__main__":
+    main()
