@@ -1,0 +1,250 @@
+package conn
+
+import (
+	"fmt"
+	"strings"
+)
+
+// State is a connection's state in the kernel's numbering for its protocol;
+// 0 is every protocol's first.
+type State uint8
+
+// States of TCP (K-PROTO-TCP).
+const (
+	TCPNone State = iota
+	TCPEstablished
+	TCPSynSent
+	TCPSynRecv
+	TCPFinWait
+	TCPTimeWait
+	TCPClose
+	TCPCloseWait
+	TCPLastAck
+	TCPListen
+	TCPSynAck
+)
+
+// States of SCTP (K-PROTO-SCTP).
+const (
+	SCTPNone State = iota
+	SCTPInit1
+	SCTPInit
+	SCTPCookieSent
+	SCTPCookieReplied
+	SCTPCookieWait
+	SCTPCookie
+	SCTPCookieEchoed
+	SCTPEstablished
+	SCTPShutdownSent
+	SCTPShutdownReceived
+	SCTPShutdownAckSent
+	SCTPRejected
+	SCTPClosed
+)
+
+// UDPNormal is UDP's only state; templates are NONE until a connection of
+// theirs was seen in both directions (K-CONN-14).
+const (
+	UDPNormal       State = 0
+	TemplateNone    State = 0
+	TemplateAssured State = 1
+)
+
+// Direction is the way of the packet that moves a connection on.
+type Direction uint8
+
+// Requests, replies, and requests of a connection whose replies are not seen
+// (NoOutput: DR, TUN, local).
+const (
+	Input Direction = iota
+	Output
+	InputOnly
+)
+
+// TCPEvent is the flag of a TCP packet that counts, by the priority
+// RST > SYN > FIN > ACK.
+type TCPEvent = uint8
+
+// Events of TCP packets.
+const (
+	TCPSyn TCPEvent = iota
+	TCPFin
+	TCPAck
+	TCPRst
+	TCPNoFlag
+)
+
+// SCTPEvent is what a packet's first chunk means.
+type SCTPEvent = uint8
+
+// Events of SCTP packets. Data stands for every chunk type not named here.
+const (
+	ChunkData SCTPEvent = iota
+	ChunkInit
+	ChunkInitAck
+	ChunkCookieEcho
+	ChunkCookieAck
+	ChunkShutdown
+	ChunkShutdownAck
+	ChunkShutdownComplete
+	ChunkError
+	ChunkAbort
+)
+
+// Protocol numbers (IANA).
+const (
+	protoTCP  = 6
+	protoUDP  = 17
+	protoSCTP = 132
+)
+
+// NextTCP returns the state that a packet with event ev in direction d moves s
+// to; secure selects the table of secure_tcp (K-DEF-4). A packet with none of
+// the four flags closes, as does anything outside the tables.
+func NextTCP(secure bool, d Direction, s State, ev TCPEvent) State {
+	t := &tcpNormal
+	if secure {
+		t = &tcpSecure
+	}
+	return t[d&3][ev&15][s&15]
+}
+
+// NextSCTP returns the state that a packet with event ev in direction d moves
+// s to. Anything outside the table closes.
+func NextSCTP(d Direction, s State, ev SCTPEvent) State {
+	return sctp[d&3][ev&15][s&15]
+}
+
+// Active reports whether a connection in state s counts as ActiveConn of its
+// server (K-CONN-7); templates are counted apart.
+func Active(proto uint8, s State) bool {
+	switch proto {
+	case protoTCP:
+		return s == TCPEstablished || s == TCPSynSent || s == TCPSynRecv || s == TCPSynAck
+	case protoSCTP:
+		return s == SCTPEstablished
+	}
+	return false
+}
+
+var (
+	tcpNames = strings.Fields("NONE ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT TIME_WAIT" +
+		" CLOSE CLOSE_WAIT LAST_ACK LISTEN SYNACK")
+	sctpNames = strings.Fields("NONE INIT1 INIT C-SENT C-REPLIED C-WAIT COOKIE C-ECHOED ESTABLISHED" +
+		" S-SENT S-RECEIVED S-ACK-SENT REJECTED CLOSED")
+)
+
+// StateName returns the kernel's display name of a state, "ERR!" if the
+// protocol has no such state. A protocol without states is always in NONE.
+func StateName(proto uint8, template bool, s State) string {
+	names := []string{"NONE"}
+	switch {
+	case template:
+		names = []string{"NONE", "ASSURED"}
+	case proto == protoTCP:
+		names = tcpNames
+	case proto == protoSCTP:
+		names = sctpNames
+	case proto == protoUDP:
+		names = []string{"UDP"}
+	}
+	if int(s) >= len(names) {
+		return "ERR!"
+	}
+	return names[s]
+}
+
+// transitions is a table [direction][event][state], its sides rounded up to
+// powers of two so that any input stays inside.
+type transitions [4][16][16]State
+
+// Each text below has a line of column names, one a state in order, then a
+// line for each direction and event in order; a cell is the state that the
+// column's state becomes.
+var (
+	tcpNormal = parse(TCPClose, `
+		NO ES SS SR FW TW CL CW LA LI SA
+		IN  syn SR ES ES SR SR SR SR SR SR SR SR
+		IN  fin CL CW SS TW TW TW CL CW LA LI TW
+		IN  ack ES ES SS ES FW TW CL CW CL LI ES
+		IN  rst CL CL CL SR CL CL CL CL LA LI SR
+		OUT syn SS ES SS SR SS SS SS SS SS LI SR
+		OUT fin TW FW SS TW FW TW CL TW LA LI TW
+		OUT ack ES ES SS ES FW TW CL CW LA ES ES
+		OUT rst CL CL SS CL CL TW CL CL CL CL CL
+		INO syn SR ES ES SR SR SR SR SR SR SR SR
+		INO fin CL FW SS TW FW TW CL CW LA LI TW
+		INO ack ES ES SS ES FW TW CL CW CL LI ES
+		INO rst CL CL CL SR CL CL CL CL LA LI CL`)
+	tcpSecure = parse(TCPClose, `
+		NO ES SS SR FW TW CL CW LA LI SA
+		IN  syn SR ES ES SR SR SR SR SR SR SR SA
+		IN  fin CL CW SS TW TW TW CL CW LA LI SA
+		IN  ack ES ES SS SR FW TW CL CW CL LI SA
+		IN  rst CL CL CL SR CL CL CL CL LA LI CL
+		OUT syn SS ES SS SA SS SS SS SS SS LI SA
+		OUT fin TW FW SS TW FW TW CL TW LA LI TW
+		OUT ack ES ES SS ES FW TW CL CW LA ES ES
+		OUT rst CL CL SS CL CL TW CL CL CL CL CL
+		INO syn SA ES ES SR SA SA SA SA SA SA SA
+		INO fin CL FW SS TW FW TW CL CW LA LI TW
+		INO ack ES ES SS ES FW TW CL CW CL LI ES
+		INO rst CL CL CL SR CL CL CL CL LA LI CL`)
+	sctp = parse(SCTPClosed, `
+		NO I1 IN CS CR CW CO CE ES SS SR SA RJ CL
+		IN  d  ES I1 IN CS CR CW CO CE ES SS SR SA RJ CL
+		IN  i  I1 IN IN CS CR CW CO CE ES SS SR SA IN IN
+		IN  ia CW CW CW CS CR CO CO CE ES SS SR SA RJ CL
+		IN  ce CR IN IN CR CR CW CO CE ES SS SR SA RJ CL
+		IN  ca ES I1 IN CS CR CW CO ES ES SS SR SA RJ CL
+		IN  s  SR I1 IN CS CR CW CO CE SR SS SR SA RJ CL
+		IN  sa CL IN IN CS CR CW CO CE ES CL SR CL RJ CL
+		IN  sc CL CL CL CS CR CW CO CE ES SS SR CL RJ CL
+		IN  er CL I1 IN CS CR CW CO CL ES SS SR SA RJ CL
+		IN  ab CL CL CL CL CL RJ CL CL CL CL CL CL CL CL
+		OUT d  ES I1 IN CS CR CW CO CE ES SS SR SA RJ CL
+		OUT i  CW CW CW CW CW CW CW CW ES CW CW CW CW CW
+		OUT ia CS CS CS CS CR CW CO CE ES SS SR SA RJ CL
+		OUT ce CE CE CE CE CE CE CE CE ES SS SR SA RJ CL
+		OUT ca ES ES ES ES ES ES ES ES ES SS SR SA RJ CL
+		OUT s  SS SS SS SS SS SS SS SS SS SS SR SA RJ CL
+		OUT sa SA SA SA SA SA CW CO CE ES SA SA SA RJ CL
+		OUT sc CL I1 IN CS CR CW CO CE ES SS SR SA RJ CL
+		OUT er CL CL CL CL CL CW CO CE ES SS SR SA RJ CL
+		OUT ab CL RJ CL CL CL CL CL CL CL CL CL CL CL CL
+		INO d  ES I1 IN CS CR ES CO CE ES SS SR SA RJ CL
+		INO i  I1 IN IN IN IN IN CO CE ES SS SR SA IN IN
+		INO ia CE CE CE CE CE CE CO CE ES SS SR SA RJ CL
+		INO ce ES ES ES ES ES ES CO CE ES SS SR SA RJ CL
+		INO ca ES I1 IN ES ES CW ES ES ES SS SR SA RJ CL
+		INO s  SR I1 IN CS CR CW CO CE SR SS SR SA RJ CL
+		INO sa CL IN IN CS CR CW CO CE CL CL SR CL RJ CL
+		INO sc CL CL CL CL CL CW CO CE ES SS CL CL RJ CL
+		INO er CL I1 IN CS CR CW CO CE ES SS SR SA RJ CL
+		INO ab CL CL CL CL CL RJ CL CL CL CL CL CL CL CL`)
+)
+
+// parse reads the text of a table; cells that it does not name become other.
+// It panics on a text that is not of the form above.
+func parse(other State, text string) (t transitions) {
+	for i := range len(t) * len(t[0]) * len(t[0][0]) {
+		t[i/256][i/16%16][i%16] = other
+	}
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	columns := map[string]State{}
+	for i, name := range strings.Fields(lines[0]) {
+		columns[name] = State(i)
+	}
+	perDirection := (len(lines) - 1) / 3
+	for i, line := range lines[1:] {
+		row := strings.Fields(line)[2:]
+		for s, name := range row {
+			next, known := columns[name]
+			if !known || len(row) != len(columns) {
+				panic(fmt.Sprintf("conn: bad transition line %q", line))
+			}
+			t[i/perDirection][i%perDirection][s] = next
+		}
+	}
+	return t
+}
