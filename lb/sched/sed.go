@@ -1,0 +1,9 @@
+package sched
+
+// sed takes the server that would have the least active connections for its
+// weight if it got this one too: the shortest expected delay (K-SCH-SED).
+type sed struct{ list }
+
+func newSED(Flags) Scheduler { return &sed{} }
+
+func (s *sed) Pick(_ *Query, l Loads) int { return least(s.dests, l, delay) }
