@@ -1,0 +1,72 @@
+package lb
+
+// Load returns the connections of a real server, summed over all workers. With
+// Overloaded it makes *Snapshot a sched.Loads.
+func (s *Snapshot) Load(id uint32) (active, inactive int32) {
+	for _, rows := range s.rows {
+		row := rows.Real(id)
+		active += row.Active.Load()
+		inactive += row.Inactive.Load()
+	}
+	return active, inactive
+}
+
+// Persistent returns the persistence templates of a real server, summed over
+// all workers.
+func (s *Snapshot) Persistent(id uint32) (n int32) {
+	for _, rows := range s.rows {
+		n += rows.Real(id).Persistent.Load()
+	}
+	return n
+}
+
+// Refs returns what still points at a real server, summed over all workers.
+func (s *Snapshot) Refs(id uint32) (n int) {
+	for _, rows := range s.rows {
+		n += int(rows.Real(id).Refs.Load())
+	}
+	return n
+}
+
+// Overloaded says whether schedulers pass a real server by (K-DST-7).
+func (s *Snapshot) Overloaded(id uint32) bool {
+	return s.overload[id/chunkRows][id%chunkRows].Load()
+}
+
+// SetOverloaded sets what Overloaded says, for the whole node and every
+// snapshot.
+func (s *Snapshot) SetOverloaded(id uint32, overloaded bool) {
+	if flag := &s.overload[id/chunkRows][id%chunkRows]; flag.Load() != overloaded {
+		flag.Store(overloaded)
+	}
+}
+
+// Bound follows a connection that was counted on a real server: at its upper
+// threshold the server becomes overloaded (K-DST-7).
+func (s *Snapshot) Bound(id uint32) {
+	upper := s.Reals[id].Upper
+	if upper == 0 {
+		return
+	}
+	if active, inactive := s.Load(id); int64(active)+int64(inactive) >= int64(upper) {
+		s.SetOverloaded(id, true)
+	}
+}
+
+// Unbound follows a connection that was taken off a real server's counts: the
+// server takes new ones again below its lower threshold, without one below
+// three quarters of the upper, without both at once (K-DST-7).
+func (s *Snapshot) Unbound(id uint32) {
+	if !s.Overloaded(id) {
+		return
+	}
+	real := &s.Reals[id]
+	active, inactive := s.Load(id)
+	total := int64(active) + int64(inactive)
+	switch {
+	case real.Lower != 0 && total >= int64(real.Lower):
+	case real.Lower == 0 && real.Upper != 0 && total*4 >= int64(real.Upper)*3:
+	default:
+		s.SetOverloaded(id, false)
+	}
+}
