@@ -1,0 +1,497 @@
+//go:build ignore
+
+// SPDX-License-Identifier: Apache-2.0
+//
+// sluice_steer tells, frame by frame, whether a packet is the load
+// balancer's. What is goes to the AF_XDP socket of the receive queue it came
+// in on; everything else, and everything on a queue without a socket, goes
+// to the host's stack as if the program were not there.
+//
+// One instance runs on each interface. The tables (endpoints, addresses,
+// marks) are shared by all of them and written by Steer.Update only; sockets
+// and counts belong to the instance. Ports in keys are in network order.
+//
+// Nothing newer than Linux 5.15 is used. Loops are bounded: two VLAN tags,
+// MAX_EXTENSIONS IPv6 headers, MAX_MARKS rules.
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define MAX_EXTENSIONS 8
+#define MAX_MARKS 64
+
+#define IPV4_MORE_OR_OFFSET 0x3fff
+
+// Why a frame went where it went; an index into struct count. Reasons from
+// HIT_SERVICE on redirect.
+enum reason {
+	PASS_OTHER,     // nobody of ours: other protocols, addresses, ports
+	PASS_GROUP,     // broadcast or multicast on the link
+	PASS_MALFORMED, // cut short, or lengths that contradict each other
+	PASS_NO_SOCKET, // ours, but no socket serves the queue
+	HIT_SERVICE,    // to a service's address and port
+	HIT_MARK,       // matched by a mark rule
+	HIT_REPLY,      // from a NAT real server's address and port
+	HIT_DIRECT,     // from a service's address and port: a DR or TUN reply
+	HIT_ICMP,       // an ICMP error about one of those
+	HIT_FRAGMENT,   // a fragment of one of those
+	HIT_IPSEC,      // AH or ESP of a flagged address
+	REASONS,
+};
+
+// What an address is; the value of the addresses map.
+enum address_flag {
+	VIP = 1,      // a service has it
+	VIP_ANY = 2,  // a service with port 0 has it
+	REAL = 4,     // a real server has it, by any forwarding method
+	NAT = 8,      // a NAT real server has it
+	NAT_ANY = 16, // a NAT real server with port 0 has it
+	IPSEC = 32,   // its AH and ESP packets are wanted too
+};
+
+// What an address, protocol and port are; the value of the endpoints map.
+enum endpoint_flag {
+	SERVICE = 1,
+	NAT_REAL = 2,
+};
+
+// IPv6, or IPv4 mapped as in RFC 4291 2.5.5.2; bytes as on the wire.
+struct addr {
+	__u32 w[4];
+};
+
+struct endpoint {
+	struct addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 zero;
+};
+
+// A rule matches if every field does. Masks of zeros, ifindex 0 and
+// protocol 0 match anything; any port is 0 to 65535.
+struct mark_rule {
+	struct addr src, src_mask, dst, dst_mask;
+	__u32 ifindex;
+	__u16 port_low, port_high; // of the destination, host order
+	__u8 proto;
+	__u8 zero[3];
+};
+
+struct mark_table {
+	__u32 n;
+	struct mark_rule rule[MAX_MARKS];
+};
+
+struct count {
+	__u64 packets[16]; // by reason; a power of two above REASONS
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); // set at load
+	__type(key, struct endpoint);
+	__type(value, enum endpoint_flag);
+} endpoints SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); // set at load
+	__type(key, struct addr);
+	__type(value, enum address_flag);
+} addresses SEC(".maps");
+
+// The rules are replaced as a whole, by another inner map, so that no packet
+// meets half of a table.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(max_entries, 1);
+		__type(key, __u32);
+		__type(value, struct mark_table);
+	});
+} marks SEC(".maps");
+
+// By receive queue.
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 1); // set at load
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+// By receive queue, plus one; row 0 is of queues beyond the last.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2); // set at load
+	__type(key, __u32);
+	__type(value, struct count);
+} counts SEC(".maps");
+
+// What is left of a packet. left is what the IP header promised and the
+// frame holds; end is the frame's, which the verifier wants to see compared.
+struct cursor {
+	void *pos, *end;
+	__u32 left;
+};
+
+struct flow {
+	struct addr src, dst;
+	__be16 sport, dport;
+	__u8 proto;    // 0: behind headers that this fragment does not have
+	__u8 portless; // the ports are not in this packet
+	__u8 v6;
+	__u8 zero;
+};
+
+// may_be_served reports whether f's protocol has ports, or is not known.
+static __always_inline int may_be_served(const struct flow *f)
+{
+	return f->proto == IPPROTO_TCP || f->proto == IPPROTO_UDP || f->proto == IPPROTO_SCTP ||
+	       (f->v6 && f->portless && !f->proto);
+}
+
+static __always_inline void map_v4(struct addr *a, __be32 v4)
+{
+	a->w[0] = 0;
+	a->w[1] = 0;
+	a->w[2] = bpf_htonl(0xffff);
+	a->w[3] = v4;
+}
+
+static __always_inline void copy_v6(struct addr *a, const struct in6_addr *v6)
+{
+	__builtin_memcpy(a, v6, sizeof(*a));
+}
+
+static __always_inline int is_extension(__u8 proto)
+{
+	return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS;
+}
+
+
+// length16 is a 16-bit length in host order. Linux 6.1's verifier takes the
+// result of a byte swap for any number, and the compiler the mask for needless.
+static __always_inline __u32 length16(__be16 wire)
+{
+	__u32 length = bpf_ntohs(wire);
+
+	barrier_var(length);
+	return length & 0xffff;
+}
+
+// open4 reads an IPv4 header and leaves c behind it; whole: the datagram has
+// to be there to its end. That of a quote is not, whatever its length says.
+// Returns 0 or -1.
+static __always_inline int open4(struct cursor *c, struct flow *f, int whole)
+{
+	struct iphdr *ip = c->pos;
+	__u32 header, total;
+
+	if (c->left < sizeof(*ip) || (void *)(ip + 1) > c->end || ip->version != 4)
+		return -1;
+	header = ip->ihl * 4;
+	if (whole) {
+		total = length16(ip->tot_len);
+		if (c->pos + total > c->end)
+			return -1;
+		c->left = total;
+	}
+	if (header < sizeof(*ip) || header > c->left)
+		return -1;
+	map_v4(&f->src, ip->saddr);
+	map_v4(&f->dst, ip->daddr);
+	f->proto = ip->protocol;
+	f->portless = (ip->frag_off & bpf_htons(IPV4_MORE_OR_OFFSET)) != 0;
+	f->v6 = 0;
+	c->pos += header;
+	c->left -= header;
+	return 0;
+}
+
+// is_mapped tells an address that is IPv4 in the tables and nobody's on an
+// IPv6 wire.
+static __always_inline int is_mapped(const struct addr *a)
+{
+	return !a->w[0] && !a->w[1] && a->w[2] == bpf_htonl(0xffff);
+}
+
+// open6 is open4 for IPv6, without extension headers.
+static __always_inline int open6(struct cursor *c, struct flow *f, int whole)
+{
+	struct ipv6hdr *ip = c->pos;
+	__u32 payload;
+
+	if (c->left < sizeof(*ip) || (void *)(ip + 1) > c->end || ip->version != 6)
+		return -1;
+	payload = length16(ip->payload_len);
+	copy_v6(&f->src, &ip->saddr);
+	copy_v6(&f->dst, &ip->daddr);
+	if (is_mapped(&f->src) || is_mapped(&f->dst))
+		return -1;
+	f->proto = ip->nexthdr;
+	f->portless = 0;
+	f->v6 = 1;
+	c->pos = ip + 1;
+	c->left -= sizeof(*ip);
+	if (whole) {
+		if (c->pos + payload > c->end)
+			return -1;
+		c->left = payload;
+	}
+	return 0;
+}
+
+// skip_extensions walks to the transport header or to a fragment header,
+// behind which nothing is looked at: f->proto is then what it names, or 0 if
+// that is one more extension header. Returns 0 or -1.
+static __always_inline int skip_extensions(struct cursor *c, struct flow *f)
+{
+	struct ipv6_opt_hdr *h;
+	__u32 length;
+
+#pragma unroll
+	for (int i = 0; i < MAX_EXTENSIONS; i++) {
+		if (f->proto != IPPROTO_FRAGMENT && !is_extension(f->proto))
+			return 0;
+		h = c->pos;
+		if (c->left < 8 || c->pos + 8 > c->end)
+			return -1;
+		if (f->proto == IPPROTO_FRAGMENT) {
+			f->proto = is_extension(h->nexthdr) ? 0 : h->nexthdr;
+			f->portless = 1;
+			return 0;
+		}
+		length = (h->hdrlen + 1) * 8;
+		if (length > c->left)
+			return -1;
+		f->proto = h->nexthdr;
+		c->pos += length;
+		c->left -= length;
+	}
+	return f->proto == IPPROTO_FRAGMENT || is_extension(f->proto) ? -1 : 0;
+}
+
+static __always_inline int read_ports(struct cursor *c, struct flow *f)
+{
+	__be16 *ports = c->pos;
+
+	if (c->left < 4 || c->pos + 4 > c->end)
+		return -1;
+	f->sport = ports[0];
+	f->dport = ports[1];
+	return 0;
+}
+
+static __always_inline __u32 address(const struct addr *a)
+{
+	__u32 *flags = bpf_map_lookup_elem(&addresses, a);
+
+	return flags ? *flags : 0;
+}
+
+// is_endpoint reports whether a:port, or a with any port if some entry of it
+// has port 0, is what flag says.
+static __always_inline int is_endpoint(const struct addr *a, __be16 port, __u8 proto,
+				       __u32 flag, __u32 any)
+{
+	struct endpoint key = {.addr = *a, .port = port, .proto = proto};
+	__u32 *flags = bpf_map_lookup_elem(&endpoints, &key);
+
+	if (flags && *flags & flag)
+		return 1;
+	if (!any)
+		return 0;
+	key.port = 0;
+	flags = bpf_map_lookup_elem(&endpoints, &key);
+	return flags && *flags & flag;
+}
+
+static __always_inline __u32 differs(const struct addr *a, const struct addr *want,
+				     const struct addr *mask)
+{
+	return ((a->w[0] ^ want->w[0]) & mask->w[0]) | ((a->w[1] ^ want->w[1]) & mask->w[1]) |
+	       ((a->w[2] ^ want->w[2]) & mask->w[2]) | ((a->w[3] ^ want->w[3]) & mask->w[3]);
+}
+
+// any_matches is out of line, so that the program has one copy of the loop.
+static __noinline int any_matches(const struct mark_table *table, const struct flow *f,
+				  __u32 ifindex)
+{
+	__u16 port = bpf_ntohs(f->dport);
+	const struct mark_rule *r;
+
+	for (__u32 i = 0; i < MAX_MARKS && i < table->n; i++) {
+		r = &table->rule[i];
+		if (differs(&f->dst, &r->dst, &r->dst_mask) |
+		    differs(&f->src, &r->src, &r->src_mask))
+			continue;
+		if (r->ifindex && r->ifindex != ifindex)
+			continue;
+		if (r->proto && f->proto && r->proto != f->proto)
+			continue;
+		if (f->portless || (port >= r->port_low && port <= r->port_high))
+			return 1;
+	}
+	return 0;
+}
+
+// is_marked reports whether any rule matches. What the packet does not show
+// (ports of a fragment) is taken to match: the slow path decides.
+static __always_inline int is_marked(struct xdp_md *ctx, const struct flow *f)
+{
+	struct mark_table *table;
+	__u32 zero = 0;
+	void *inner;
+
+	inner = bpf_map_lookup_elem(&marks, &zero);
+	if (!inner)
+		return 0;
+	table = bpf_map_lookup_elem(inner, &zero);
+	return table ? any_matches(table, f, ctx->ingress_ifindex) : 0;
+}
+
+// icmp_error decides on an ICMP packet: kernel rows K-ICMP-1 to K-ICMP-6.
+// to is what the outer destination is. The quoted packet went the other way,
+// so for the mark rules it is turned round.
+static __always_inline enum reason icmp_error(struct xdp_md *ctx, struct cursor *c,
+					      struct flow *f, __u32 to)
+{
+	struct flow request = {};
+	__u8 *type = c->pos;
+
+	if (c->left < 8 || c->pos + 8 > c->end)
+		return PASS_MALFORMED;
+	if (f->v6 ? *type >= 128 : *type != 3 && *type != 4 && *type != 11)
+		return PASS_OTHER;
+	if (to & VIP)
+		return HIT_ICMP;
+	c->pos += 8;
+	c->left -= 8;
+	if (f->v6) {
+		if (open6(c, f, 0))
+			return PASS_OTHER;
+		if (f->proto == IPPROTO_FRAGMENT || is_extension(f->proto)) {
+			f->proto = 0; // not worth a second walk: the addresses tell
+			f->portless = 1;
+		}
+	} else if (open4(c, f, 0)) {
+		return PASS_OTHER;
+	}
+	if (address(&f->src) & VIP || address(&f->dst) & REAL)
+		return HIT_ICMP;
+	if (!may_be_served(f))
+		return PASS_OTHER;
+	if (!f->portless && read_ports(c, f))
+		return PASS_OTHER;
+	request.src = f->dst;
+	request.dst = f->src;
+	request.dport = f->sport;
+	request.proto = f->proto;
+	request.portless = f->portless;
+	return is_marked(ctx, &request) ? HIT_ICMP : PASS_OTHER;
+}
+
+static __noinline enum reason decide(struct xdp_md *ctx)
+{
+	struct cursor c = {.pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end};
+	struct ethhdr *eth = c.pos;
+	struct flow f = {};
+	__u32 from, to;
+	__be16 type;
+
+	if ((void *)(eth + 1) > c.end)
+		return PASS_MALFORMED;
+	if (eth->h_dest[0] & 1)
+		return PASS_GROUP;
+	type = eth->h_proto;
+	c.pos = eth + 1;
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		__be16 *tag = c.pos; // control information, then the next type
+
+		if (type != bpf_htons(ETH_P_8021Q) && type != bpf_htons(ETH_P_8021AD))
+			break;
+		if (c.pos + 4 > c.end)
+			return PASS_MALFORMED;
+		type = tag[1];
+		c.pos += 4;
+	}
+
+	c.left = 0xffff;
+	if (type == bpf_htons(ETH_P_IP)) {
+		if (open4(&c, &f, 1))
+			return PASS_MALFORMED;
+		if (f.proto == IPPROTO_ICMPV6)
+			return PASS_OTHER;
+	} else if (type == bpf_htons(ETH_P_IPV6)) {
+		if (open6(&c, &f, 1) || skip_extensions(&c, &f))
+			return PASS_MALFORMED;
+		if (f.proto == IPPROTO_ICMP)
+			return PASS_OTHER;
+	} else {
+		return PASS_OTHER;
+	}
+
+	from = address(&f.src);
+	to = address(&f.dst);
+	switch (f.proto) {
+	case IPPROTO_AH:
+	case IPPROTO_ESP: // K-PROTO-AH/ESP
+		if ((to & VIP && to & IPSEC) ||
+		    (from & NAT && from & IPSEC))
+			return HIT_IPSEC;
+		return PASS_OTHER;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		// A big ping comes in fragments; errors do not (RFC 1812 4.3.2.3).
+		return f.portless ? PASS_OTHER : icmp_error(ctx, &c, &f, to);
+	}
+	if (!may_be_served(&f))
+		return PASS_OTHER;
+	if (f.portless) // K-PATH-7: no fragment shows whose it is, the slow path gathers them
+		return to & VIP || from & NAT || is_marked(ctx, &f) ?
+			       HIT_FRAGMENT : PASS_OTHER;
+	if (read_ports(&c, &f))
+		return PASS_MALFORMED;
+	if (to & VIP &&
+	    is_endpoint(&f.dst, f.dport, f.proto, SERVICE, to & VIP_ANY))
+		return HIT_SERVICE;
+	if (from & NAT &&
+	    is_endpoint(&f.src, f.sport, f.proto, NAT_REAL, from & NAT_ANY))
+		return HIT_REPLY;
+	if (from & VIP && // K-CONN-4: accounted, though not rewritten
+	    is_endpoint(&f.src, f.sport, f.proto, SERVICE, from & VIP_ANY))
+		return HIT_DIRECT;
+	return is_marked(ctx, &f) ? HIT_MARK : PASS_OTHER;
+}
+
+SEC("xdp")
+int sluice_steer(struct xdp_md *ctx)
+{
+	__u32 queue = ctx->rx_queue_index, row = queue + 1, beyond = 0;
+	enum reason reason = decide(ctx);
+	struct count *count;
+	int verdict = XDP_PASS;
+
+	if (reason >= HIT_SERVICE) {
+		verdict = bpf_redirect_map(&sockets, queue, XDP_PASS);
+		if (verdict != XDP_REDIRECT)
+			reason = PASS_NO_SOCKET;
+	}
+	count = bpf_map_lookup_elem(&counts, &row);
+	if (!count)
+		count = bpf_map_lookup_elem(&counts, &beyond);
+	if (count)
+		count->packets[reason & 15]++;
+	return verdict;
+}
+
+char _license[] SEC("license") = "Apache-2.0";

@@ -1,0 +1,169 @@
+package xdpprog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxMarks is the number of mark rules a Want may have: a packet of nobody
+// else's is compared with each.
+const MaxMarks = len(steerMarkTable{}.Rule)
+
+// Errors of Update for a Want that does not fit; nothing of it is applied.
+var (
+	ErrTooManyMarks   = errors.New("too many mark rules")
+	ErrTooManyEntries = errors.New("too many services and real servers")
+	ErrInvalid        = errors.New("invalid entry")
+)
+
+// Addr is an IPv6 address, or an IPv4 one mapped as in RFC 4291 2.5.5.2.
+type Addr = [16]byte
+
+// ServiceKey is a virtual service. Packets to it are redirected, and packets
+// from it too: replies of DR and TUN servers on their way through (K-CONN-4).
+type ServiceKey struct {
+	Proto uint8 // TCP, UDP or SCTP
+	Addr  Addr
+	Port  uint16 // host order; 0: every port
+}
+
+// RealKey is a real server. ICMP errors about packets to its address are
+// redirected and, if NAT, packets from it.
+type RealKey struct {
+	Proto uint8 // TCP, UDP or SCTP
+	Addr  Addr
+	Port  uint16 // host order; 0: every port
+	NAT   bool   // its replies need translation
+}
+
+// MarkRule redirects the TCP, UDP and SCTP packets that match all its fields.
+// Fragments are matched without ports: they may show none.
+type MarkRule struct {
+	Ifindex             int          // where the packet comes in; 0: anywhere
+	Proto               uint8        // TCP, UDP or SCTP; 0: each of them
+	Source, Destination netip.Prefix // zero: any address of either family
+	PortLow, PortHigh   uint16       // destination ports, host order; 0, 0: any
+}
+
+// Want is all that is to be redirected. An order has no meaning, and an entry
+// may be there twice.
+type Want struct {
+	Services []ServiceKey
+	Reals    []RealKey
+	Marks    []MarkRule
+	// IPsec lists addresses of services and NAT real servers whose AH and ESP
+	// packets are to be redirected as well (K-PROTO-AH/ESP); others' pass.
+	IPsec []Addr
+}
+
+// compiled is a Want in the shape of the program's tables.
+type compiled struct {
+	endpoints map[steerEndpoint]steerEndpointFlag
+	addresses map[steerAddr]steerAddressFlag
+	marks     steerMarkTable
+}
+
+func (w *Want) compile(maxEntries int) (*compiled, error) {
+	n := len(w.Services) + len(w.Reals)
+	c := &compiled{make(map[steerEndpoint]steerEndpointFlag, n), make(map[steerAddr]steerAddressFlag, n), steerMarkTable{}}
+	for _, s := range w.Services {
+		if !served(s.Proto) {
+			return nil, fmt.Errorf("service %s port %d: protocol %d has no ports: %w", netip.AddrFrom16(s.Addr).Unmap(), s.Port, s.Proto, ErrInvalid)
+		}
+		c.endpoints[endpoint(s.Proto, s.Addr, s.Port)] |= steerEndpointFlagSERVICE
+		flags := steerAddressFlagVIP
+		if s.Port == 0 {
+			flags |= steerAddressFlagVIP_ANY
+		}
+		c.addresses[words(s.Addr)] |= flags
+	}
+	for _, r := range w.Reals {
+		if !served(r.Proto) {
+			return nil, fmt.Errorf("real server %s port %d: protocol %d has no ports: %w", netip.AddrFrom16(r.Addr).Unmap(), r.Port, r.Proto, ErrInvalid)
+		}
+		flags := steerAddressFlagREAL
+		if r.NAT {
+			c.endpoints[endpoint(r.Proto, r.Addr, r.Port)] |= steerEndpointFlagNAT_REAL
+			flags |= steerAddressFlagNAT
+			if r.Port == 0 {
+				flags |= steerAddressFlagNAT_ANY
+			}
+		}
+		c.addresses[words(r.Addr)] |= flags
+	}
+	for _, a := range w.IPsec {
+		if _, ok := c.addresses[words(a)]; !ok {
+			return nil, fmt.Errorf("IPsec address %s is of no service or real server: %w", netip.AddrFrom16(a).Unmap(), ErrInvalid)
+		}
+		c.addresses[words(a)] |= steerAddressFlagIPSEC
+	}
+	if n := max(len(c.endpoints), len(c.addresses)); n > maxEntries {
+		return nil, fmt.Errorf("%d entries, the XDP tables hold %d: %w", n, maxEntries, ErrTooManyEntries)
+	}
+	return c, c.compileMarks(w.Marks)
+}
+
+func (c *compiled) compileMarks(rules []MarkRule) error {
+	if len(rules) > MaxMarks {
+		return fmt.Errorf("%d, the XDP program compares with %d: %w", len(rules), MaxMarks, ErrTooManyMarks)
+	}
+	c.marks.N = uint32(len(rules))
+	for i, r := range rules {
+		if r.PortLow == 0 && r.PortHigh == 0 {
+			r.PortHigh = 0xffff
+		}
+		switch {
+		case r.Ifindex < 0 || r.Ifindex > 1<<31-1:
+			return fmt.Errorf("mark rule %d: interface index %d: %w", i+1, r.Ifindex, ErrInvalid)
+		case r.Proto != 0 && !served(r.Proto):
+			return fmt.Errorf("mark rule %d: protocol %d has no ports: %w", i+1, r.Proto, ErrInvalid)
+		case r.PortLow > r.PortHigh:
+			return fmt.Errorf("mark rule %d: ports %d to %d: %w", i+1, r.PortLow, r.PortHigh, ErrInvalid)
+		}
+		t := &c.marks.Rule[i]
+		t.Src, t.SrcMask = prefix(r.Source)
+		t.Dst, t.DstMask = prefix(r.Destination)
+		t.Ifindex, t.Proto, t.PortLow, t.PortHigh = uint32(r.Ifindex), r.Proto, r.PortLow, r.PortHigh
+	}
+	return nil
+}
+
+// served reports whether IPVS serves a protocol (and finds ports in it).
+func served(proto uint8) bool {
+	return proto == unix.IPPROTO_TCP || proto == unix.IPPROTO_UDP || proto == unix.IPPROTO_SCTP
+}
+
+func endpoint(proto uint8, a Addr, port uint16) steerEndpoint {
+	var wire [2]byte
+	binary.BigEndian.PutUint16(wire[:], port)
+	return steerEndpoint{Addr: words(a), Port: binary.NativeEndian.Uint16(wire[:]), Proto: proto}
+}
+
+// words is an address as the program reads it: its bytes in wire order.
+func words(a Addr) (w steerAddr) {
+	for i := range w.W {
+		w.W[i] = binary.NativeEndian.Uint32(a[4*i:])
+	}
+	return w
+}
+
+// prefix returns the masked address and the mask of p; both are zero, which
+// matches anything, if p is. An IPv4 prefix matches IPv4 only, even 0.0.0.0/0.
+func prefix(p netip.Prefix) (addr, mask steerAddr) {
+	if !p.IsValid() {
+		return addr, mask
+	}
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	var m Addr
+	for i := range bits {
+		m[i/8] |= 0x80 >> (i % 8)
+	}
+	return words(p.Masked().Addr().As16()), words(m)
+}
