@@ -1,0 +1,29 @@
+package rings
+
+import "strings"
+
+// owner is who has a frame. Each frame has exactly one; a set of them says who
+// may give a frame away. Built with the tag frameowner, every hand-over is
+// checked; without it the checks compile to nothing.
+type owner uint8
+
+const (
+	ownFree       owner = 1 << iota // the free stack
+	ownFill                         // fill ring, kernel or rx ring: received next
+	ownBatch                        // received, in the worker's hands
+	ownSlow                         // allocated for a packet that starts here
+	ownTx                           // tx ring or kernel: being sent
+	ownCompletion                   // sent, being taken back
+)
+
+var ownerNames = [...]string{"free stack", "fill ring", "rx batch", "slow path", "tx ring", "completion ring"}
+
+func (o owner) String() string {
+	var names []string
+	for i, name := range ownerNames {
+		if o&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, " or ")
+}
