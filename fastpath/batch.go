@@ -1,0 +1,74 @@
+package fastpath
+
+import (
+	"github.com/sluice-lb/sluice/fastpath/nexthop"
+	"github.com/sluice-lb/sluice/fastpath/packet"
+	"github.com/sluice-lb/sluice/fastpath/rewrite"
+	"github.com/sluice-lb/sluice/lb/conn"
+	"github.com/sluice-lb/sluice/lb/flow"
+)
+
+// MaxBatch is the most packets that a stage handles at once.
+const MaxBatch = 256
+
+// Packet is one frame on its way through the stages.
+type Packet struct {
+	rewrite.Frame             // the frame's memory; rewriting may move its start
+	ID            uint32      // the port's name for the frame's chunk
+	Info          packet.Info // what parse found
+	Cause         uint64      // the input packet's number in a replay
+	Iface         uint16      // index in the nexthop table of the interface it came in by
+	Out           uint16      // port by which it leaves, when the verdict is Forward
+	Port          uint16      // port it came in by
+	Owner         uint16      // worker that owns it, when the verdict is Handoff
+	MTU           uint16      // of the way out, when the verdict is DropTooBig
+	Verdict       Verdict
+	Handed        bool         // it came from another worker: never handed on
+	Reply         bool         // it travels from server to client
+	Hop           *nexthop.Hop // next hop
+	Held                       // what the slow path is told when the verdict is Hold
+	conn          conn.ID      // its connection; 0: none
+	real          uint32       // its server
+	once          bool         // its connection is of this packet alone, in Batch.once (K-CONN-8)
+}
+
+// Held describes a packet that waits for its next hop's MAC address.
+type Held struct {
+	Target      flow.Addr // what its next hop was looked up for: the real server, or the client
+	Virtual     flow.Addr // of a NAT or tunnelled request: the service that the client addressed
+	VirtualPort uint16
+	Inner       uint16 // bytes of tunnel headers in front of the client's packet
+	Direct      bool   // the next hop is Table.OnLink's, for DR
+}
+
+// Batch is up to MaxBatch packets that go through each stage together. Its
+// memory is made once.
+type Batch struct {
+	N    int
+	Pkts [MaxBatch]Packet
+
+	look   int                 // packets that asked for a connection
+	cur    int                 // the one of them that is being scheduled
+	done   int                 // those before it are rewritten
+	which  [MaxBatch]uint16    // their places in Pkts
+	keys   [MaxBatch]flow.Key  // what they asked for
+	hashes [MaxBatch]uint64    // scratch of the table
+	ids    [MaxBatch]conn.ID   // what they got
+	once   [MaxBatch]conn.Conn // one-packet connections, by place in Pkts
+}
+
+// Next returns the next unused packet of b, cleared but for its memory, or
+// nil if the batch is full. The caller sets Frame, ID, Iface and Port.
+func (b *Batch) Next() *Packet {
+	if b.N == MaxBatch {
+		return nil
+	}
+	p := &b.Pkts[b.N]
+	b.N++
+	p.Verdict, p.Handed, p.Reply = Forward, false, false
+	p.conn, p.real, p.once, p.Hop, p.Held = 0, 0, false, nil, Held{}
+	return p
+}
+
+// Reset empties the batch.
+func (b *Batch) Reset() { b.N = 0 }

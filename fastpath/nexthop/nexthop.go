@@ -1,0 +1,116 @@
+// Package nexthop says where a packet leaves: which interface, which tags,
+// which MAC addresses.
+//
+// A Table is immutable. One goroutine builds tables from what the kernel or
+// the configuration says and publishes each by an atomic pointer; every worker
+// reads them without locks.
+package nexthop
+
+import (
+	"net/netip"
+
+	"github.com/sluice-lb/sluice/lb/flow"
+)
+
+// State says what to do with a packet for a destination.
+type State uint8
+
+// States of a Hop.
+const (
+	NoRoute    State = iota // nothing leads there
+	Reachable               // write Hop's addresses and send
+	Unresolved              // the neighbour's MAC address is not known
+	Local                   // an address of the host
+	Blackhole               // the operator wants it dropped
+)
+
+var stateNames = [...]string{"no route", "reachable", "unresolved", "local", "blackhole"}
+
+// String returns the state in words.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return "unknown"
+}
+
+// Hop is the next hop of a destination, in 64 bytes.
+type Hop struct {
+	// Gateway is the neighbour that the packet is handed to. It is zero if
+	// that is the destination itself and not resolved, as one Hop stands for
+	// all unresolved destinations of a subnet: ask Neighbor.
+	Gateway flow.Addr
+	Source  flow.Addr // the host's address for packets of its own this way: TUN's outer source, ICMP errors
+	DstMAC  [6]byte   // the neighbour's, if Reachable
+	SrcMAC  [6]byte   // the interface's
+	VLAN    [2]uint16 // IDs of the tags to add, outer first
+	TPID    [2]uint16 // their EtherTypes
+	ID      uint32    // its place in the Table: Table.Hop(ID) is this Hop
+	Iface   uint16    // index into Table.Interfaces
+	MTU     uint16    // of the route, in bytes of IP datagram
+	VLANs   uint8     // tags to add
+	State   State
+}
+
+// Neighbor returns the address whose MAC address is asked for to send to dst,
+// the address that the Hop was looked up for.
+func (h *Hop) Neighbor(dst *flow.Addr) flow.Addr {
+	if h.Gateway.IsZero() {
+		return *dst
+	}
+	return h.Gateway
+}
+
+// Interface is a network interface: a physical one, or a VLAN's on top of one.
+type Interface struct {
+	Name  string         // as the kernel's: "eth0", "eth0.100", "eth0.100.200"
+	Index int            // the kernel's ifindex; 0 where there is no kernel
+	Port  int            // index of the physical port that it leaves by; below 0: by none of ours
+	VLANs uint8          // tags on the wire, 0 to 2
+	VLAN  [2]uint16      // their IDs, outer first
+	TPID  [2]uint16      // their EtherTypes; 0: 802.1Q
+	MAC   [6]byte        // its address
+	MTU   int            // in bytes of IP datagram
+	Up    bool           // routes through an interface that is down do not count
+	Addrs []netip.Prefix // its addresses, each with its subnet's length
+}
+
+// Table is what is known of the network around the host at one time.
+type Table struct {
+	Version    uint64
+	Interfaces []Interface
+
+	hops   []Hop     // hops[0] is NoRoute
+	slots  []slot    // open hash table, at most half full
+	routes [2]ladder // every destination, IPv4 and IPv6: local ones first, then routes
+	onLink [2]ladder // the interfaces' subnets
+	local  [2]ladder // the host's own addresses
+}
+
+// Hop returns the hop of this ID. An ID is good for one Table.
+func (t *Table) Hop(id uint32) *Hop { return &t.hops[id] }
+
+// Source returns the first address of an interface, of IPv4 or IPv6; of IPv6
+// preferably one that is not link-local.
+func (t *Table) Source(iface uint16, v6 bool) (flow.Addr, bool) {
+	if int(iface) >= len(t.Interfaces) {
+		return flow.Addr{}, false
+	}
+	return firstAddr(t.Interfaces[iface].Addrs, v6)
+}
+
+// firstAddr is Source of a list of addresses.
+func firstAddr(addrs []netip.Prefix, v6 bool) (first flow.Addr, ok bool) {
+	for _, p := range addrs {
+		if p.Addr().Is6() != v6 {
+			continue
+		}
+		if !p.Addr().IsLinkLocalUnicast() || !v6 {
+			return flow.FromNetip(p.Addr()), true
+		}
+		if !ok {
+			first, ok = flow.FromNetip(p.Addr()), true
+		}
+	}
+	return first, ok
+}

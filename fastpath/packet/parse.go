@@ -1,0 +1,270 @@
+package packet
+
+import (
+	"encoding/binary"
+
+	"github.com/sluice-lb/sluice/fastpath/csum"
+	"github.com/sluice-lb/sluice/lb/flow"
+)
+
+// Parse takes a frame apart into in, all of which it sets. What is read is
+// what the kernel's IPVS needs: a TCP header's 20 bytes but not whether its
+// data offset is right, UDP's 8 but not its length field, SCTP's common header
+// and its first chunk's. Of IPv4 the header checksum is verified.
+//
+// The frames that most are, TCP or UDP in IPv4 without tags, options,
+// fragments or faults, take the way below, where one length check covers every
+// byte that is read. All others take parse, its plain twin.
+func Parse(frame []byte, in *Info) Result {
+	if len(frame) < EthernetLen+IPv4Len+TCPLen || len(frame) > MaxFrame {
+		return parse(frame, in)
+	}
+	h := (*[EthernetLen + IPv4Len + TCPLen]byte)(frame)
+	least := IPv4Len + TCPLen
+	if h[23] == ProtoUDP {
+		least = IPv4Len + UDPLen
+	}
+	total := int(be.Uint16(h[16:]))
+	if binary.LittleEndian.Uint32(h[12:])&0xffffff != 0x450008 || // EtherType, version, header length
+		h[23] != ProtoTCP && h[23] != ProtoUDP || be.Uint16(h[20:])&(ipv4MF|ipv4Offset) != 0 || h[0]&1 != 0 ||
+		total < least || total > len(frame)-EthernetLen || !csum.Right4(h[14:34]) || badSource4(h[14:34]) {
+		return parse(frame, in)
+	}
+	binary.LittleEndian.PutUint64(in.Src[:], 0)
+	mapped(&in.Src, binary.LittleEndian.Uint32(h[26:]))
+	binary.LittleEndian.PutUint64(in.Dst[:], 0)
+	mapped(&in.Dst, binary.LittleEndian.Uint32(h[30:]))
+	in.SrcPort, in.DstPort = be.Uint16(h[34:]), be.Uint16(h[36:])
+	in.L3, in.L4, in.End, in.Frag = EthernetLen, EthernetLen+IPv4Len, uint16(EthernetLen+total), 0
+	in.Family, in.Proto, in.TTL, in.VLANs = 4, h[23], h[22], 0
+	in.VLAN = [MaxTags]uint16{}
+	in.TOS, in.Event, in.TCPFlags, in.Flags = h[15], 0, 0, Flags(h[20]>>6&1)*FlagDF
+	if h[23] == ProtoTCP {
+		in.TCPFlags = h[47]
+		in.Event = tcpEvents[h[47]&(FIN|SYN|RST|ACK)]
+	}
+	return Parsed
+}
+
+// parse is Parse for any frame.
+func parse(frame []byte, in *Info) Result {
+	*in = Info{}
+	if uint(len(frame))-EthernetLen > MaxFrame-EthernetLen {
+		if len(frame) > MaxFrame {
+			return BadHeader
+		}
+		return Truncated
+	}
+	if frame[0]&1 != 0 {
+		in.Flags = FlagGroup
+	}
+	etherType, at := be.Uint16(frame[12:]), EthernetLen
+	if etherType == EtherVLAN || etherType == EtherQinQ {
+		if etherType, at = tags(frame, etherType, in); at == 0 {
+			return Truncated
+		}
+	}
+	switch etherType {
+	case EtherIPv4:
+		in.L3 = uint16(at)
+		return parse4(frame, at, in)
+	case EtherIPv6:
+		in.L3 = uint16(at)
+		return parse6(frame, at, in)
+	}
+	return NotIP
+}
+
+// tags reads the VLAN tags and returns the EtherType behind them and where
+// what it names begins; 0: the frame ends within a tag.
+func tags(frame []byte, etherType uint16, in *Info) (uint16, int) {
+	at := EthernetLen
+	for range MaxTags {
+		if etherType != EtherVLAN && etherType != EtherQinQ {
+			break
+		}
+		tag := frame[at:]
+		if len(tag) < TagLen {
+			return 0, 0
+		}
+		if id := be.Uint16(tag) & 0xfff; id != 0 {
+			in.VLAN[in.VLANs&1] = id
+			in.VLANs++
+		}
+		etherType = be.Uint16(tag[2:])
+		at += TagLen
+	}
+	return etherType, at
+}
+
+// parse4 reads the IPv4 datagram that begins at byte at of the frame.
+func parse4(frame []byte, at int, in *Info) Result {
+	h := IPv4(frame[at:])
+	if len(h) < IPv4Len {
+		return Truncated
+	}
+	in.Family = 4
+	hlen, total := h.HeaderLen(), h.TotalLen()
+	switch {
+	case h.Version() != 4 || hlen < IPv4Len || total < hlen:
+		return BadHeader
+	case total > len(h):
+		return Truncated
+	}
+	if hlen == IPv4Len {
+		if !csum.Right4(h) {
+			return BadChecksum
+		}
+	} else {
+		in.Flags |= FlagOptions
+		if csum.Fold(csum.Sum(h[:hlen], 0)) != 0 {
+			return BadChecksum
+		}
+	}
+	l4, end := at+hlen, at+total
+	addresses4(h, in)
+	in.L4, in.End = uint16(l4), uint16(end)
+	if badSource4(h) {
+		return BadAddress
+	}
+	bits := h.fragBits()
+	if bits&ipv4DF != 0 {
+		in.Flags |= FlagDF
+	}
+	if bits&(ipv4MF|ipv4Offset) != 0 {
+		return fragment(frame, l4, end, bits&ipv4Offset == 0, in)
+	}
+	return transport(frame, l4, end, in)
+}
+
+// addresses4 fills in what the header says for itself; in is zero so far.
+func addresses4(h IPv4, in *Info) {
+	_ = h[IPv4Len-1]
+	mapped(&in.Src, binary.LittleEndian.Uint32(h[12:]))
+	mapped(&in.Dst, binary.LittleEndian.Uint32(h[16:]))
+	in.TTL, in.Proto, in.TOS = h.TTL(), h.Protocol(), h.TOS()
+}
+
+// mapped makes a, which is zero, the mapped form of an IPv4 address, v's first
+// byte being its lowest. One store: flow.From4 copies byte for byte.
+func mapped(a *flow.Addr, v uint32) {
+	binary.LittleEndian.PutUint64(a[8:], uint64(v)<<32|0xffff0000)
+}
+
+// badSource4 says whether no host can have the source address: this network,
+// loopback, a group or everyone (RFC 1122 section 3.2.1.3).
+func badSource4(h IPv4) bool {
+	return h[12] == 0 || h[12] == 127 || h[12]&0xf0 == 0xe0 || be.Uint32(h[12:]) == 0xffffffff
+}
+
+// fragment sorts out part of a datagram: its first has ports, if it is long
+// enough.
+func fragment(frame []byte, l4, end int, first bool, in *Info) Result {
+	in.Flags |= FlagFragment
+	if first {
+		in.Flags |= FlagFirst
+		transport(frame, l4, end, in)
+	}
+	return Fragment
+}
+
+// transport reads the transport header between l4 and end, in.Proto's.
+func transport(frame []byte, l4, end int, in *Info) Result {
+	t := frame[l4:end]
+	switch in.Proto {
+	case ProtoTCP:
+		if len(t) < TCPLen {
+			return Truncated
+		}
+		in.SrcPort, in.DstPort = be.Uint16(t), be.Uint16(t[2:])
+		in.TCPFlags = t[13]
+		in.Event = tcpEvents[t[13]&(FIN|SYN|RST|ACK)]
+		return Parsed
+	case ProtoUDP:
+		if len(t) < UDPLen {
+			return Truncated
+		}
+		in.SrcPort, in.DstPort = be.Uint16(t), be.Uint16(t[2:])
+		return Parsed
+	case ProtoSCTP:
+		if len(t) < SCTPLen+ChunkLen {
+			return Truncated
+		}
+		in.SrcPort, in.DstPort = be.Uint16(t), be.Uint16(t[2:])
+		in.Event = sctpEvent(t[SCTPLen:])
+		return Parsed
+	case ProtoICMP, ProtoICMPv6:
+		return icmp(t, in)
+	case ProtoESP, ProtoAH:
+		return IPsec
+	}
+	return OtherProto
+}
+
+// icmp tells errors from other messages (K-ICMP-1).
+func icmp(t []byte, in *Info) Result {
+	if (in.Proto == ProtoICMP) != (in.Family == 4) {
+		return OtherProto
+	}
+	if len(t) < ICMPLen {
+		return Truncated
+	}
+	in.Event = ICMPHeader(t).Type()
+	if in.Family == 4 {
+		switch in.Event {
+		case ICMPUnreachable, ICMPSourceQuench, ICMPTimeExceeded:
+			return ICMPError
+		}
+		return ICMP
+	}
+	switch {
+	case in.Event >= ICMPv6Informational:
+		return ICMP
+	case in.Frag != 0:
+		return Fragment
+	}
+	return ICMPError
+}
+
+// tcpEvents gives the event of FIN, SYN, RST and ACK, the flags' own bits
+// being the index.
+var tcpEvents = func() (e [ACK << 1]uint8) {
+	for flags := range e {
+		switch {
+		case flags&RST != 0:
+			e[flags] = EventRST
+		case flags&SYN != 0:
+			e[flags] = EventSYN
+		case flags&FIN != 0:
+			e[flags] = EventFIN
+		case flags&ACK != 0:
+			e[flags] = EventACK
+		default:
+			e[flags] = EventNone
+		}
+	}
+	return e
+}()
+
+// sctpEvents gives the event of a chunk type (RFC 9260 section 3.2); those
+// not named here are EventData.
+var sctpEvents = [256]uint8{
+	1: EventInit, 2: EventInitAck, 6: EventAbort, 7: EventShutdown, 8: EventShutdownAck, 9: EventError,
+	10: EventCookieEcho, 11: EventCookieAck, 14: EventShutdownComplete,
+}
+
+// sctpEvent returns the event of a packet with these chunks, at least one
+// chunk header. An ABORT bundled behind COOKIE ECHO or COOKIE ACK counts in
+// their place (facts 1.7).
+func sctpEvent(chunks []byte) uint8 {
+	event := sctpEvents[chunks[0]]
+	if event != EventCookieEcho && event != EventCookieAck {
+		return event
+	}
+	n := int(be.Uint16(chunks[2:]))
+	next := (n + 3) &^ 3 // chunks begin at multiples of 4
+	if n >= ChunkLen && next+ChunkLen <= len(chunks) && sctpEvents[chunks[next]] == EventAbort {
+		return EventAbort
+	}
+	return event
+}

@@ -1,0 +1,107 @@
+package packet
+
+// ParseQuoted reads the datagram that an ICMP error quotes, between bytes at
+// (outer.L4+ICMPLen) and end (outer.End) of the frame, into in; in.End is
+// where the quote ends. A quote is cut short and routers touch it, so neither
+// its length nor its checksum is verified: its IP headers and the ports have
+// to be there.
+//
+// Parsed: TCP, UDP or SCTP, with ports. ICMP, IPsec and OtherProto: another
+// protocol, whose header is at L4 and may be cut; of a tunnel's packet
+// (ProtoIPv4, ProtoIPv6) ParseQuoted may be asked again, from L4. Fragment:
+// not the datagram's first part, so there are no ports.
+func ParseQuoted(frame []byte, at, end int, in *Info) Result {
+	*in = Info{}
+	if at < 0 || end > len(frame) || end > MaxFrame || at >= end {
+		return Truncated
+	}
+	in.L3, in.End = uint16(at), uint16(end)
+	switch frame[at] >> 4 {
+	case 4:
+		return quoted4(frame[:end], at, in)
+	case 6:
+		return quoted6(frame[:end], at, in)
+	}
+	return BadHeader
+}
+
+// quoted4 reads a quoted IPv4 datagram from byte at to the frame's end.
+func quoted4(frame []byte, at int, in *Info) Result {
+	h := IPv4(frame[at:])
+	if len(h) < IPv4Len {
+		return Truncated
+	}
+	in.Family = 4
+	hlen, total := h.HeaderLen(), h.TotalLen()
+	if hlen < IPv4Len || total < hlen {
+		return BadHeader
+	}
+	addresses4(h, in)
+	if total < len(h) {
+		in.End = uint16(at + total)
+	}
+	if hlen > len(h) {
+		return Truncated
+	}
+	if hlen > IPv4Len {
+		in.Flags |= FlagOptions
+	}
+	bits := h.fragBits()
+	if bits&ipv4DF != 0 {
+		in.Flags |= FlagDF
+	}
+	in.L4 = uint16(at + hlen)
+	return quotedPorts(frame, bits&ipv4MF != 0, bits&ipv4Offset == 0, in)
+}
+
+// quoted6 reads a quoted IPv6 datagram from byte at to the frame's end.
+func quoted6(frame []byte, at int, in *Info) Result {
+	h := IPv6(frame[at:])
+	if len(h) < IPv6Len {
+		return Truncated
+	}
+	in.Family = 6
+	addresses6(h, in)
+	if total := IPv6Len + h.PayloadLen(); total < len(h) {
+		in.End = uint16(at + total)
+	}
+	if badAddresses6(in) {
+		return BadAddress
+	}
+	l4, r := extensions(frame, at+IPv6Len, int(in.End), in)
+	if r != Parsed {
+		return r
+	}
+	if l4 != at+IPv6Len {
+		in.Flags |= FlagOptions
+	}
+	in.L4 = uint16(l4)
+	part := in.Flags&FlagFragment != 0
+	return quotedPorts(frame, part, !part || in.Flags&FlagFirst != 0, in)
+}
+
+// quotedPorts reads the ports at in.L4. part: the datagram is a fragment;
+// first: of offset 0.
+func quotedPorts(frame []byte, part, first bool, in *Info) Result {
+	if !first {
+		in.Flags |= FlagFragment
+		return Fragment
+	}
+	if part {
+		in.Flags |= FlagFragment | FlagFirst
+	}
+	switch in.Proto {
+	case ProtoTCP, ProtoUDP, ProtoSCTP:
+		t := frame[in.L4:in.End]
+		if len(t) < 4 {
+			return Truncated
+		}
+		in.SrcPort, in.DstPort = be.Uint16(t), be.Uint16(t[2:])
+		return Parsed
+	case ProtoICMP, ProtoICMPv6:
+		return ICMP
+	case ProtoESP, ProtoAH:
+		return IPsec
+	}
+	return OtherProto
+}

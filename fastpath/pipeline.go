@@ -1,0 +1,291 @@
+// Package fastpath is what a worker does with a batch of packets: parse,
+// look up, schedule, rewrite.
+//
+// A Pipeline belongs to one worker and is used by its goroutine alone. It
+// knows neither AF_XDP nor the clock nor randomness: frames, time and seed
+// come from outside, so that the same code runs on NIC queues, on captures
+// and in tests, and the same input gives the same bytes.
+package fastpath
+
+import (
+	"github.com/sluice-lb/sluice/fastpath/nexthop"
+	"github.com/sluice-lb/sluice/fastpath/packet"
+	"github.com/sluice-lb/sluice/internal/clock"
+	"github.com/sluice-lb/sluice/lb"
+	"github.com/sluice-lb/sluice/lb/conn"
+	"github.com/sluice-lb/sluice/lb/flow"
+	"github.com/sluice-lb/sluice/lb/sched"
+)
+
+// Role says which side of connections an interface serves. It only tells
+// where to look first: a packet finds its connection by either interface.
+type Role uint8
+
+// Roles of interfaces, as in the configuration.
+const (
+	RoleBoth   Role = iota // both: the destination decides, a VIP or not
+	RoleClient             // requests enter here
+	RoleServer             // real servers answer here
+)
+
+// Config is what a Pipeline needs for its life.
+type Config struct {
+	Worker   int            // its number; its rows of the snapshot
+	Conns    *conn.Table    // the worker's own
+	Steering *flow.Steering // which worker owns a connection
+	Roles    []Role         // by port
+}
+
+// Pipeline carries packets of one worker from parse to rewrite.
+type Pipeline struct {
+	Counters Counters
+
+	worker   int
+	conns    *conn.Table
+	steering *flow.Steering
+	roles    []Role
+
+	snap      *lb.Snapshot
+	rows      *lb.Rows
+	scheds    []sched.Scheduler // by service slot
+	v4, v6    bool              // any service of the family (K-PATH-1)
+	hops      *nexthop.Table
+	realHops  []realHop // by real ID
+	now       clock.Ticks
+	tunnelID  uint16 // the last IPv4 ident of an outer header
+	added     bool   // this batch added connections
+	removed   bool   // this batch removed connections
+	expireOne func(conn.ID) clock.Ticks
+	query     sched.Query // scratch, so that it is not allocated
+	replyKey  flow.Key    // scratch
+}
+
+// realHop is the way to a real server, valid for one version of the next-hop
+// table.
+type realHop struct {
+	version uint64
+	hop     *nexthop.Hop
+}
+
+// New returns a Pipeline that has no services and no routes yet: Adopt and
+// Routes give it both before the first Process.
+func New(c Config) *Pipeline {
+	p := &Pipeline{worker: c.Worker, conns: c.Conns, steering: c.Steering, roles: c.Roles}
+	p.expireOne = p.expire
+	return p
+}
+
+// Adopt makes s the services that the next batch sees. It is called between
+// batches and may allocate: it follows a change by the operator.
+func (p *Pipeline) Adopt(s *lb.Snapshot) {
+	for len(p.scheds) < len(s.Services) {
+		p.scheds = append(p.scheds, nil)
+	}
+	p.v4, p.v6 = false, false
+	for slot, svc := range s.Services {
+		p.adoptService(slot, svc, s)
+	}
+	for len(p.realHops) < len(s.Reals) {
+		p.realHops = append(p.realHops, realHop{})
+	}
+	// A real ID may have been given to another server.
+	for i := range p.realHops {
+		p.realHops[i].version = 0
+	}
+	p.snap, p.rows = s, s.Rows(p.worker)
+}
+
+// adoptService brings the scheduler of one slot up to date with svc.
+func (p *Pipeline) adoptService(slot int, svc *lb.Service, s *lb.Snapshot) {
+	if svc == nil {
+		p.scheds[slot] = nil
+		return
+	}
+	p.v4, p.v6 = p.v4 || !svc.V6, p.v6 || svc.V6
+	var old *lb.Service
+	if p.snap != nil && slot < len(p.snap.Services) {
+		old = p.snap.Services[slot]
+	}
+	if old == svc {
+		return
+	}
+	if old == nil || old.Key != svc.Key || old.Scheduler != svc.Scheduler || old.Flags != svc.Flags || p.scheds[slot] == nil {
+		p.scheds[slot], _ = sched.New(svc.Scheduler, svc.Flags) // the director checked the name
+	}
+	if p.scheds[slot] != nil {
+		p.scheds[slot].Adopt(svc.Dests, svc.Plan)
+	}
+}
+
+// Routes makes t the next hops that the next batch sees.
+func (p *Pipeline) Routes(t *nexthop.Table) { p.hops = t }
+
+// Process gives each packet of b a verdict and, to those that are to be
+// forwarded, their new headers and way out. now is read once a batch.
+func (p *Pipeline) Process(b *Batch, now clock.Ticks) {
+	p.now, p.added, p.removed = now, false, false
+	p.parse(b)           // frame → flow key, or a verdict
+	p.lookup(b)          // key → connection, in this worker's table only
+	p.schedule(b)        // state and counts of the hits; the misses: service → real server → connection
+	p.rewrite(b, b.look) // NAT, DR or TUN, checksums adjusted in place, next hop's MAC
+	p.related(b)         // ICMP errors about connections
+	for i := range b.Pkts[:b.N] {
+		p.Counters[b.Pkts[i].Verdict]++
+	}
+}
+
+// parse fills in each packet's Info and sorts out those that no connection
+// can be looked up for.
+func (p *Pipeline) parse(b *Batch) {
+	b.look, b.done = 0, 0
+	for i := range b.Pkts[:b.N] {
+		k := &b.Pkts[i]
+		frame := k.Chunk[k.Off : k.Off+k.Len]
+		result := packet.Parse(frame, &k.Info)
+		if result != packet.Parsed {
+			k.Verdict = p.unparsed(result, frame, k)
+			continue
+		}
+		if !p.wanted(frame, k) {
+			continue
+		}
+		b.which[b.look] = uint16(i)
+		p.key(k, p.fromClient(k), &b.keys[b.look])
+		b.look++
+	}
+}
+
+// wanted says whether a well-formed packet is one that IPVS looks at, and
+// gives it its verdict if not.
+func (p *Pipeline) wanted(frame []byte, k *Packet) bool {
+	if !p.isOurs(frame, k) {
+		return false
+	}
+	if k.Info.Family == 4 && !p.v4 || k.Info.Family == 6 && !p.v6 {
+		k.Verdict = Pass // no service of the family, no hooks (K-PATH-1)
+		return false
+	}
+	return true
+}
+
+// isOurs is the kernel's PACKET_HOST (K-PATH-3): the frame is addressed to
+// the interface. Frames to a group go to the host, frames to another station
+// (a hub, a promiscuous port) to nobody.
+func (p *Pipeline) isOurs(frame []byte, k *Packet) bool {
+	if [6]byte(frame[:6]) == p.hops.Interfaces[k.Iface].MAC {
+		return true
+	}
+	k.Verdict = DropOtherHost
+	if frame[0]&1 != 0 {
+		k.Verdict = Pass
+	}
+	return false
+}
+
+// unparsed is the verdict of a packet that is none of a connection's.
+func (p *Pipeline) unparsed(r packet.Result, frame []byte, k *Packet) Verdict {
+	switch r {
+	case packet.Truncated:
+		return DropTruncated
+	case packet.BadHeader:
+		return DropMalformed
+	case packet.BadChecksum:
+		return DropIPChecksum
+	}
+	if !p.isOurs(frame, k) {
+		return k.Verdict
+	}
+	switch r {
+	case packet.Fragment:
+		return DropFragment
+	case packet.ICMPError:
+		return Related
+	}
+	return Pass
+}
+
+// fromClient guesses the side that a packet comes from: where a packet's
+// connection is looked for first.
+func (p *Pipeline) fromClient(k *Packet) bool {
+	switch p.roles[k.Port] {
+	case RoleClient:
+		return true
+	case RoleServer:
+		return false
+	}
+	return p.snap.IsVIP(&k.Info.Dst)
+}
+
+// key writes the key by which k's connection is found if k was sent by the
+// client, or by the server.
+func (p *Pipeline) key(k *Packet, fromClient bool, key *flow.Key) {
+	in := &k.Info
+	k.Reply = !fromClient
+	key.Proto = in.Proto
+	if fromClient {
+		key.Client, key.Local, key.ClientPort, key.LocalPort = in.Src, in.Dst, in.SrcPort, in.DstPort
+		key.Side = flow.ClientSide
+		return
+	}
+	key.Client, key.Local, key.ClientPort, key.LocalPort = in.Dst, in.Src, in.DstPort, in.SrcPort
+	key.Side = flow.ServerSide
+}
+
+// lookup asks the table for the whole batch at once, so that its memory
+// reads overlap.
+func (p *Pipeline) lookup(b *Batch) {
+	n := b.look
+	p.conns.LookupBatch(b.keys[:n], b.hashes[:n], b.ids[:n])
+	for i := range n {
+		b.Pkts[b.which[i]].conn = b.ids[i]
+	}
+}
+
+// schedule goes through the packets in their order, as the kernel would:
+// what one does to its connection or to a server's load, the next one sees.
+func (p *Pipeline) schedule(b *Batch) {
+	for i := range b.look {
+		at := b.which[i]
+		k := &b.Pkts[at]
+		b.cur = i
+		if k.conn != 0 && p.removed || k.conn == 0 && p.added {
+			k.conn = p.conns.Lookup(&b.keys[i]) // an earlier packet of the batch changed the table
+		}
+		if k.conn == 0 {
+			p.otherSide(k)
+		}
+		switch {
+		case k.conn == 0:
+			p.miss(b, int(at))
+		case k.Reply:
+			p.response(k, p.conns.At(k.conn))
+		default:
+			p.request(b, int(at))
+		}
+	}
+}
+
+// otherSide looks for the connection of a packet that was not found where it
+// was looked for first. A reply of a connection that is not NAT shows the
+// virtual service as its source (K-CONN-4).
+func (p *Pipeline) otherSide(k *Packet) {
+	toVIP := p.snap.IsVIP(&k.Info.Dst)
+	if toVIP && !k.Reply {
+		return // nobody's reply
+	}
+	var key flow.Key
+	p.key(k, k.Reply, &key)
+	if k.conn = p.conns.Lookup(&key); k.conn != 0 || toVIP {
+		return
+	}
+	p.key(k, false, &key)
+	key.Side = flow.ClientSide
+	if id := p.conns.Lookup(&key); id != 0 && !isNAT(p.conns.At(id)) {
+		k.conn = id
+		return
+	}
+	k.Reply = false
+}
+
+// isNAT says whether a connection's replies are translated back.
+func isNAT(c *conn.Conn) bool { return c.Flags&conn.FwdMask == conn.Flags(lb.NAT) }

@@ -1,0 +1,75 @@
+package fastpath
+
+// Verdict is a packet's fate. Every packet that a worker receives ends with
+// exactly one, and each has a counter of its own.
+type Verdict uint8
+
+const (
+	// Forward: to the tx ring of the packet's Out interface.
+	Forward Verdict = iota
+	// Pass: not ours after all; to the host's stack.
+	Pass
+	// Hold: the next hop's address is being resolved; kept by the slow path.
+	Hold
+	// Handoff: another worker owns the connection. That worker counts the
+	// packet's end; this one only the hand-over.
+	Handoff
+	// Related: an ICMP error that concerns a connection; see Pipeline.Related.
+	Related
+
+	// DropTTL and the verdicts up to DropNoRoute drop the packet and ask the
+	// slow path to answer it with an ICMP error.
+	DropTTL
+	DropTooBig
+	DropNoServer
+	DropNATReply // a NAT server's packet without a connection, nat_icmp_send (K-PATH-4)
+	DropNoRoute
+
+	DropTruncated       // the frame ends before its headers do
+	DropMalformed       // a header contradicts itself or the frame
+	DropIPChecksum      // IPv4 header checksum wrong
+	DropICMPChecksum    // K-ICMP-8
+	DropOtherHost       // the destination MAC is not the interface's (K-PATH-3, step 2)
+	DropFragment        // fragments are not reassembled yet
+	DropNoFragmentation // larger than the path's MTU and allowed to be fragmented, which is not done yet
+	DropServerGone      // the connection's server was removed (K-CONN-10)
+	DropTableFull       // connections.max is reached
+	DropNotScheduled    // a service matches, but its rules schedule no such packet
+	DropLocalServer     // NAT to a server that is the director itself, which is not done yet
+	DropSmallMTU        // the way to the server has less than IP's smallest MTU (K-FWD-MTU)
+	DropHeadroom        // no room in the frame for a tunnel's header
+	DropLinkDown        // the outgoing interface is down or not one of the node's
+	DropTxFull          // the tx ring stayed full
+	DropInboxFull       // the owner's inbox, or this worker's frames for it, ran out
+	DropSlowFull        // the slow path's ring was full
+	Verdicts            // how many there are
+)
+
+// names are the counters' names in the API, in STATE.json and in OPERATING.md.
+var names = [Verdicts]string{
+	Forward: "transmitted", Pass: "passed", Hold: "held", Handoff: "handed_over", Related: "related",
+	DropTTL: "ttl_exceeded", DropTooBig: "too_big", DropNoServer: "no_server",
+	DropNATReply: "nat_reply_without_connection", DropNoRoute: "no_route",
+	DropTruncated: "truncated", DropMalformed: "malformed", DropIPChecksum: "ip_checksum",
+	DropICMPChecksum: "icmp_checksum", DropOtherHost: "other_host", DropFragment: "fragment",
+	DropNoFragmentation: "needs_fragmentation", DropServerGone: "server_gone", DropTableFull: "table_full",
+	DropNotScheduled: "not_scheduled", DropLocalServer: "local_server", DropSmallMTU: "small_mtu", DropHeadroom: "no_headroom",
+	DropLinkDown: "link_down", DropTxFull: "tx_full", DropInboxFull: "inbox_full", DropSlowFull: "slow_path_full",
+}
+
+// String returns the verdict's counter name.
+func (v Verdict) String() string {
+	if v < Verdicts {
+		return names[v]
+	}
+	return "unknown"
+}
+
+// Drops says whether a packet of this verdict goes no further.
+func (v Verdict) Drops() bool { return v >= DropTTL && v < Verdicts }
+
+// Answered says whether the slow path is asked to answer with an ICMP error.
+func (v Verdict) Answered() bool { return v >= DropTTL && v <= DropNoRoute }
+
+// Counters counts the packets of each verdict; the index is the Verdict.
+type Counters [Verdicts]uint64
