@@ -1,0 +1,187 @@
+package slowpath
+
+import (
+	"net/netip"
+
+	"github.com/sluice-lb/sluice/fastpath/csum"
+	"github.com/sluice-lb/sluice/fastpath/nexthop"
+	"github.com/sluice-lb/sluice/fastpath/packet"
+	"github.com/sluice-lb/sluice/fastpath/rewrite"
+	"github.com/sluice-lb/sluice/lb/flow"
+)
+
+// answerBytes is the longest frame of an ICMP error: RFC 4443 section 2.4 (c)
+// lets an ICMPv6 one be 1280 bytes long.
+const answerBytes = packet.EthernetLen + 1280
+
+// message is type and code of an error, of IPv4 and of IPv6.
+type message struct{ type4, code4, type6, code6 uint8 }
+
+// messages are what each kind is answered with (K-ICMP-7).
+var messages = [Kinds]message{
+	TimeExceeded:    {packet.ICMPTimeExceeded, 0, packet.ICMPv6TimeExceeded, 0},
+	TooBig:          {packet.ICMPUnreachable, packet.ICMPFragNeeded, packet.ICMPv6TooBig, 0},
+	PortUnreachable: {packet.ICMPUnreachable, packet.ICMPPortUnreachable, packet.ICMPv6Unreachable, packet.ICMPv6PortUnreachable},
+	HostUnreachable: {packet.ICMPUnreachable, packet.ICMPHostUnreachable, packet.ICMPv6Unreachable, packet.ICMPv6AddressUnreachable},
+	NoNeighbour:     {packet.ICMPUnreachable, packet.ICMPHostUnreachable, packet.ICMPv6Unreachable, packet.ICMPv6AddressUnreachable},
+}
+
+// reply answers a packet with the ICMP error of its kind.
+func (p *Path) reply(m *Meta, frame []byte, now int64) Fate {
+	var in packet.Info
+	if !p.fit(packet.Parse(frame, &in), &in) {
+		p.countError(ErrorUnfit)
+		return Unanswered
+	}
+	return p.report(m, frame, &in, now)
+}
+
+// unreachable answers a kept packet whose next hop failed. It is quoted as the
+// client sent it: out of its tunnel and back at the virtual service, but with the TTL
+// that it was about to leave with.
+func (p *Path) unreachable(m *Meta, frame []byte, now int64) {
+	var in packet.Info
+	result := packet.Parse(frame, &in)
+	if m.Inner > 0 && !result.Malformed() {
+		result = packet.ParseQuoted(frame, int(in.L3)+int(m.Inner), int(in.End), &in)
+	}
+	if !p.fit(result, &in) {
+		p.countError(ErrorUnfit)
+		return
+	}
+	if !m.Virtual.IsZero() && sameFamily(&m.Virtual, &in) {
+		restore(frame, &in, &m.Virtual, m.VirtualPort)
+	}
+	p.report(m, frame, &in, now)
+}
+
+// restore writes the virtual service into a packet's destination. Its transport
+// checksum stays as it is, as in the kernel's translation of quotes
+// (K-ICMP-3).
+func restore(frame []byte, in *packet.Info, vip *flow.Addr, port uint16) {
+	if in.Family == 4 {
+		h := packet.IPv4(frame[in.L3:])
+		h.SetChecksum(csum.AdjustAddr(h.Checksum(), &in.Dst, vip))
+		copy(h[16:20], vip[12:])
+	} else {
+		copy(frame[in.L3+24:in.L3+40], vip[:])
+	}
+	in.Dst = *vip
+	if port != 0 && in.DstPort != 0 {
+		frame[in.L4+2], frame[in.L4+3] = byte(port>>8), byte(port)
+	}
+}
+
+func sameFamily(a *flow.Addr, in *packet.Info) bool { return a.Is4() == (in.Family == 4) }
+
+// fit says whether a packet may be answered with an ICMP error: not another error, not
+// a fragment but the first, not what went to a group or comes from nobody
+// (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)).
+func (p *Path) fit(r packet.Result, in *packet.Info) bool {
+	switch r {
+	case packet.Parsed, packet.ICMP, packet.IPsec, packet.OtherProto:
+	case packet.Fragment:
+		isError := in.Proto == packet.ProtoICMPv6 && in.Event < packet.ICMPv6Informational
+		if in.Flags&packet.FlagFirst == 0 || isError {
+			return false
+		}
+	default:
+		return false
+	}
+	return in.Flags&packet.FlagGroup == 0 && !p.group(&in.Dst) && !p.group(&in.Src)
+}
+
+// group says whether an address is not one host's: multicast, or broadcast, of
+// everyone or of a subnet here.
+func (p *Path) group(a *flow.Addr) bool {
+	ip := a.Netip()
+	if ip.IsMulticast() || ip.IsUnspecified() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return true
+	}
+	if !ip.Is4() {
+		return false
+	}
+	for i := range p.cfg.Tables().Interfaces {
+		for _, prefix := range p.cfg.Tables().Interfaces[i].Addrs {
+			if prefix.Contains(ip) && prefix.Bits() < 31 && lastOf(prefix) == ip {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// lastOf returns the last address of an IPv4 prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	a := p.Addr().As4()
+	for bit := p.Bits(); bit < 32; bit++ {
+		a[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return netip.AddrFrom4(a)
+}
+
+// report sends the error about the packet that in describes to its source, or has it
+// wait for the way there.
+func (p *Path) report(m *Meta, frame []byte, in *packet.Info, now int64) Fate {
+	t := p.cfg.Tables()
+	hop := t.Lookup(&in.Src)
+	from, ok := source(t, hop, m, in)
+	switch {
+	case !ok || hop.State != nexthop.Reachable && hop.State != nexthop.Unresolved || t.Interfaces[hop.Iface].Port < 0:
+		p.countError(ErrorNoWay)
+		return Unanswered
+	case m.Kind != TooBig && !p.errors.allow(&in.Src, now):
+		p.countError(ErrorLimited)
+		return Unanswered
+	}
+	msg, mtu := messages[m.Kind], uint32(0)
+	if m.Kind == TooBig {
+		mtu = uint32(m.MTU)
+	}
+	kind, code := msg.type4, msg.code4
+	if in.Family == 6 {
+		kind, code = msg.type6, msg.code6
+	}
+	p.ident++
+	const ip = headroom + packet.EthernetLen
+	p.answer = rewrite.ICMPError(p.answer[:ip], in, frame, from, kind, code, mtu, p.ident)
+	made := packet.Info{Family: in.Family, L3: packet.EthernetLen, End: uint16(len(p.answer) - headroom)}
+	f := rewrite.Frame{Chunk: p.answer, Off: headroom, Len: uint32(made.End)}
+	if !rewrite.Link(&f, &made, hop) {
+		p.countError(ErrorLost)
+		return Unanswered
+	}
+	return p.post(m, p.answer[f.Off:f.Off+f.Len], in, hop, now)
+}
+
+// post has a finished error sent, or keeps it while its next hop is asked for.
+func (p *Path) post(m *Meta, frame []byte, in *packet.Info, hop *nexthop.Hop, now int64) Fate {
+	if hop.State == nexthop.Unresolved {
+		p.keep(&Meta{Kind: m.Kind, Cause: m.Cause, Worker: m.Worker, Target: in.Src}, frame, true, now)
+		return Answered
+	}
+	if !p.emit(m, hop, frame) {
+		p.countError(ErrorLost)
+		return Unanswered
+	}
+	p.countError(ErrorSent)
+	return Answered
+}
+
+// emit has a finished frame sent by a hop's interface.
+func (p *Path) emit(m *Meta, hop *nexthop.Hop, frame []byte) bool {
+	p.out = Out{Cause: m.Cause, Worker: m.Worker, Iface: hop.Iface, Timer: p.inTimer}
+	return p.cfg.Emit(&p.out, frame)
+}
+
+// source chooses the address that an error comes from: the virtual service's, or the
+// director's on the way back.
+func source(t *nexthop.Table, hop *nexthop.Hop, m *Meta, in *packet.Info) (flow.Addr, bool) {
+	switch {
+	case !m.Virtual.IsZero() && sameFamily(&m.Virtual, in):
+		return m.Virtual, true
+	case !hop.Source.IsZero() && sameFamily(&hop.Source, in):
+		return hop.Source, true
+	}
+	return t.Source(hop.Iface, in.Family == 6)
+}

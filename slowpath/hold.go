@@ -1,0 +1,294 @@
+package slowpath
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sluice-lb/sluice/fastpath/nexthop"
+	"github.com/sluice-lb/sluice/fastpath/packet"
+	"github.com/sluice-lb/sluice/fastpath/rewrite"
+	"github.com/sluice-lb/sluice/lb/flow"
+)
+
+// headroom is what is left free in front of a frame, in bytes, for the VLAN tags
+// of a way that has more of them than the frame.
+const headroom = 16
+
+// none ends the lists of places.
+const none = -1
+
+// hold keeps frames until their next hops are known. Its memory is one piece, cut
+// into places; each place is in the list of its next hop and in that of all, oldest
+// first in both, or in the free list.
+type hold struct {
+	limits         Limits
+	mem            []byte
+	placeBytes     int
+	places         []place
+	free           int // first free place
+	used           int
+	oldest, newest int
+	hops           []*waiting // in the order of their deadlines
+	find           map[neighbour]*waiting
+}
+
+// place keeps one frame.
+type place struct {
+	meta         Meta
+	own          bool // an ICMP error of ours
+	length       int
+	of           *waiting
+	next         int // of the same next hop, or free
+	older, newer int
+}
+
+// neighbour is a next hop on an interface.
+type neighbour struct {
+	addr  flow.Addr
+	iface uint16
+}
+
+// waiting is a next hop that is being asked for.
+type waiting struct {
+	neighbour
+	deadline    int64 // nanoseconds of the clock
+	first, last int   // places
+	n           int
+}
+
+// newHold makes the memory. There is one place more than is ever left in
+// use, so that a frame is stored before another makes room.
+func newHold(l Limits) hold {
+	h := hold{
+		limits: l, placeBytes: headroom + l.FrameBytes, places: make([]place, l.HoldFrames+1),
+		oldest: none, newest: none, find: map[neighbour]*waiting{},
+	}
+	h.mem = make([]byte, len(h.places)*h.placeBytes)
+	for i := range h.places {
+		h.places[i].next = i + 1
+	}
+	h.places[len(h.places)-1].next = none
+	return h
+}
+
+// chunk returns a place's memory.
+func (h *hold) chunk(i int) []byte { return h.mem[i*h.placeBytes : (i+1)*h.placeBytes] }
+
+// put stores a frame, at most FrameBytes long, as the newest of its next hop. asked says
+// whether that hop was waited for before.
+func (h *hold) put(m *Meta, frame []byte, own bool, n neighbour, now int64) (w *waiting, asked bool) {
+	w, asked = h.find[n]
+	if !asked {
+		w = &waiting{neighbour: n, deadline: now + int64(h.limits.HoldTime), first: none, last: none}
+		h.hops, h.find[n] = append(h.hops, w), w
+	}
+	i := h.free
+	p := &h.places[i]
+	h.free = p.next
+	*p = place{meta: *m, own: own, length: len(frame), of: w, next: none, older: h.newest, newer: none}
+	copy(h.chunk(i)[headroom:], frame)
+	if w.last == none {
+		w.first = i
+	} else {
+		h.places[w.last].next = i
+	}
+	if h.newest == none {
+		h.oldest = i
+	} else {
+		h.places[h.newest].newer = i
+	}
+	w.last, h.newest = i, i
+	w.n++
+	h.used++
+	return w, asked
+}
+
+// take removes w's oldest frame from the lists, and w itself with its last one. The
+// place and its memory stay as they are until giveBack.
+func (h *hold) take(w *waiting) int {
+	i := w.first
+	p := &h.places[i]
+	if w.first = p.next; w.first == none {
+		w.last = none
+		h.forget(w)
+	}
+	w.n--
+	h.used--
+	if p.older == none {
+		h.oldest = p.newer
+	} else {
+		h.places[p.older].newer = p.newer
+	}
+	if p.newer == none {
+		h.newest = p.older
+	} else {
+		h.places[p.newer].older = p.older
+	}
+	return i
+}
+
+// forget ends the wait for w; its frames stay.
+func (h *hold) forget(w *waiting) {
+	if h.find[w.neighbour] == w {
+		delete(h.find, w.neighbour)
+		h.hops = slices.DeleteFunc(h.hops, func(x *waiting) bool { return x == w })
+	}
+}
+
+// giveBack frees a place that was taken.
+func (h *hold) giveBack(i int) {
+	h.places[i].next, h.places[i].of = h.free, nil
+	h.free = i
+}
+
+// way returns the next hop of a packet with this Meta, in the current table.
+func (p *Path) way(m *Meta) *nexthop.Hop {
+	t := p.cfg.Tables()
+	if m.Direct {
+		return t.OnLink(&m.Target)
+	}
+	return t.Lookup(&m.Target)
+}
+
+// keep stores a frame that has no MAC address to go to, or sends it at once if it
+// has one by now. own: it is an ICMP error of ours.
+func (p *Path) keep(m *Meta, frame []byte, own bool, now int64) {
+	hop := p.way(m)
+	if len(frame) > p.hold.limits.FrameBytes {
+		p.ended(m, own, HoldLost)
+		return
+	}
+	if hop.State != nexthop.Unresolved {
+		// The worker's table was older. The frame is sent from memory that
+		// has headroom; what cannot be sent is as if its next hop had vanished.
+		p.ended(m, own, p.sendFrom(p.copied(frame), len(frame), m, hop))
+		return
+	}
+	n := neighbour{addr: hop.Neighbor(&m.Target), iface: hop.Iface}
+	w, asked := p.hold.put(m, frame, own, n, now)
+	p.countHeld(own, 1)
+	if !asked {
+		p.cfg.Resolve(w.iface, &w.addr)
+	}
+	switch {
+	case w.n > p.hold.limits.HoldEach:
+		p.drop(w)
+	case p.hold.used > p.hold.limits.HoldFrames:
+		p.drop(p.hold.places[p.hold.oldest].of)
+	}
+}
+
+// copied returns scratch memory with the frame behind headroom.
+func (p *Path) copied(frame []byte) []byte {
+	copy(p.scratch[headroom:], frame)
+	return p.scratch
+}
+
+// drop gives up w's oldest frame to make room.
+func (p *Path) drop(w *waiting) {
+	i := p.hold.take(w)
+	at := &p.hold.places[i]
+	p.countHeld(at.own, -1)
+	p.ended(&at.meta, at.own, HoldFull)
+	p.hold.giveBack(i)
+}
+
+// ended counts the end of a frame that was to be kept.
+func (p *Path) ended(m *Meta, own bool, f Fate) {
+	switch {
+	case !own:
+		p.count(m.Kind, f)
+	case f == Released:
+		p.countError(ErrorSent)
+	case f == NeighbourFailed:
+		p.countError(ErrorNeighbourFailed)
+	default:
+		p.countError(ErrorLost)
+	}
+}
+
+// TableChanged sends the frames whose next hop the current table knows.
+func (p *Path) TableChanged() {
+	p.version = p.cfg.Tables().Version
+	for i := 0; i < len(p.hold.hops); {
+		w := p.hold.hops[i]
+		if p.way(&p.hold.places[w.first].meta).State == nexthop.Unresolved {
+			i++
+			continue
+		}
+		for w.n > 0 { // the last one takes w out of hops
+			p.release(w)
+		}
+	}
+}
+
+// release sends w's oldest frame on its way as the current table has it.
+func (p *Path) release(w *waiting) {
+	i := p.hold.take(w)
+	at := &p.hold.places[i]
+	p.countHeld(at.own, -1)
+	p.ended(&at.meta, at.own, p.sendFrom(p.hold.chunk(i), at.length, &at.meta, p.way(&at.meta)))
+	p.hold.giveBack(i)
+}
+
+// sendFrom gives a frame of n bytes, headroom bytes from chunk's start, the link header
+// of its way and has it sent.
+func (p *Path) sendFrom(chunk []byte, n int, m *Meta, hop *nexthop.Hop) Fate {
+	if hop.State != nexthop.Reachable {
+		return HoldLost
+	}
+	var in packet.Info
+	packet.Parse(chunk[headroom:headroom+n], &in)
+	f := rewrite.Frame{Chunk: chunk, Off: headroom, Len: uint32(n)}
+	iface := &p.cfg.Tables().Interfaces[hop.Iface]
+	if iface.Port < 0 || !iface.Up || in.Family == 0 || !rewrite.Link(&f, &in, hop) {
+		return HoldLost
+	}
+	if !p.emit(m, hop, chunk[f.Off:f.Off+f.Len]) {
+		return HoldLost
+	}
+	return Released
+}
+
+// Tick gives up the next hops that have had their time (3 s in Linux): each
+// packet that waited for one is answered with ICMP host unreachable, in its order.
+func (p *Path) Tick(now int64) {
+	p.inTimer = true
+	for len(p.hold.hops) > 0 && p.hold.hops[0].deadline <= now {
+		w := p.hold.hops[0]
+		p.hold.forget(w) // before the answers, which may wait for it anew
+		for w.n > 0 {
+			p.fail(w, now)
+		}
+	}
+	p.inTimer = false
+}
+
+// fail ends the wait of w's oldest frame.
+func (p *Path) fail(w *waiting, now int64) {
+	i := p.hold.take(w)
+	at := &p.hold.places[i]
+	p.countHeld(at.own, -1)
+	p.ended(&at.meta, at.own, NeighbourFailed)
+	if !at.own && !at.meta.Silent {
+		p.unreachable(&at.meta, p.hold.chunk(i)[headroom:headroom+at.length], now)
+	}
+	p.hold.giveBack(i)
+}
+
+// NextDue returns the time at which Tick has work, in nanoseconds of the clock; false: none.
+func (p *Path) NextDue() (int64, bool) {
+	if len(p.hold.hops) == 0 {
+		return 0, false
+	}
+	return p.hold.hops[0].deadline, true
+}
+
+// untilDue is NextDue as a span from now, at most limit.
+func (p *Path) untilDue(now int64, limit time.Duration) time.Duration {
+	due, ok := p.NextDue()
+	if !ok {
+		return limit
+	}
+	return min(max(time.Duration(due-now), 0), limit)
+}

@@ -1,0 +1,192 @@
+// Package slowpath handles what the fast path gives away: packets for the
+// host's stack, packets to answer with an ICMP error, packets that wait for a
+// neighbour's address.
+//
+// A Path belongs to one goroutine, off the workers' CPUs. Packets reach it
+// through rings, one from each worker, and leave it through functions that its
+// Config names, so it touches no NIC. Everything in it is bounded, and each packet is counted
+// under exactly one Fate.
+package slowpath
+
+import (
+	"hash/maphash"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-lb/sluice/fastpath/nexthop"
+	"github.com/sluice-lb/sluice/lb/flow"
+)
+
+// Kind is what is asked for a packet.
+type Kind uint8
+
+// Kinds.
+const (
+	Host            Kind = iota // hand it to the host's stack, as received
+	TimeExceeded                // answer: its TTL ran out (K-PATH-8)
+	TooBig                      // answer: it does not fit its way, and must not be fragmented (K-FWD-MTU)
+	PortUnreachable             // answer: no server is available (K-PATH-6), or a server's packet has no connection (K-PATH-4)
+	HostUnreachable             // answer: no route leads to its server
+	NoNeighbour                 // keep it until its next hop's address is known
+	Kinds                       // how many there are
+)
+
+var kindNames = [Kinds]string{
+	Host: "host", TimeExceeded: "time_exceeded", TooBig: "too_big", PortUnreachable: "port_unreachable",
+	HostUnreachable: "host_unreachable", NoNeighbour: "no_neighbour",
+}
+
+// String returns the kind's name, as in counters.
+func (k Kind) String() string {
+	if k < Kinds {
+		return kindNames[k]
+	}
+	return "unknown"
+}
+
+// Meta goes with a packet to the slow path; it is the value of the rings' slots.
+type Meta struct {
+	Cause  uint64    // number of the input packet, in a replay
+	Target flow.Addr // NoNeighbour: what the way was looked up for: the real server, or the client
+	// Virtual is the virtual service that the client addressed: an error comes
+	// from it. Of a kept packet that was translated (NAT) or is in a tunnel, an
+	// error also quotes it as its destination, with VirtualPort. Zero: the error
+	// comes from the director's address on the way back, as of kept DR packets.
+	Virtual     flow.Addr
+	VirtualPort uint16 // host order; 0: leave the quote's port
+	Worker      uint16 // who sent the packet here
+	Iface       uint16 // index in nexthop.Table of the interface that it came in by
+	MTU         uint16 // TooBig: what would fit, in bytes of IP
+	Inner       uint16 // NoNeighbour: bytes of tunnel headers in front of the client's IP packet
+	Kind        Kind
+	Direct      bool // NoNeighbour: the way is Table.OnLink's (DR), not Table.Lookup's
+	Silent      bool // NoNeighbour: no error if it fails, as of replies
+}
+
+// Out goes with a frame that is to be sent.
+type Out struct {
+	Cause  uint64 // number of the input packet, in a replay
+	Worker uint16 // by whom: the worker that sent the packet here
+	Iface  uint16 // index in nexthop.Table of the interface
+	Timer  bool   // its moment was a timer's, not a packet's
+}
+
+// HostSink gives frames to the host's stack.
+type HostSink interface {
+	// Inject hands over a frame, as it came in by the interface of that index in
+	// nexthop.Table. It does not keep or change the frame.
+	Inject(iface int, frame []byte) error
+}
+
+// Config is what a Path works with; its functions are called on the Path's
+// goroutine.
+type Config struct {
+	Tables  func() *nexthop.Table               // the current one
+	Emit    func(m *Out, frame []byte) bool     // has a finished Ethernet frame sent; false: it cannot take it now
+	Host    HostSink                            // takes what is the host's
+	Resolve func(iface uint16, addr *flow.Addr) // asks for a neighbour's address, without waiting for it; nil: nobody to ask
+	Now     func() int64                        // clock.Clock's, nanoseconds
+	Limits  Limits
+}
+
+// Limits bound a Path's work and memory. The zero Limits are without bounds
+// on rates, and with the default sizes: a replay's.
+type Limits struct {
+	ErrorsEach Rate          // ICMP errors to one destination; those about MTU are exempt, as in Linux
+	ErrorsAll  Rate          // ICMP errors in all, with the same exemption
+	Kinds      [Kinds]Rate   // packets of a kind; those beyond it are dropped
+	HoldFrames int           // packets kept in all; 0: 1024
+	HoldEach   int           // packets kept for one next hop; 0: 101, Linux's unres_qlen
+	HoldTime   time.Duration // how long a next hop may take; 0: 3 s, as Linux tries
+	FrameBytes int           // longest frame that is kept; 0: 2048
+}
+
+// DefaultLimits are those of a live node: of ICMP errors as Linux has them
+// (icmp_ratelimit, a burst of 6; icmp_msgs_per_sec, icmp_msgs_burst).
+func DefaultLimits() Limits {
+	l := Limits{ErrorsEach: Rate{1, 6}, ErrorsAll: Rate{1000, 50}}
+	for k := range l.Kinds {
+		l.Kinds[k] = Rate{10_000, 1000}
+	}
+	l.Kinds[Host] = Rate{100_000, 4000}
+	return l
+}
+
+// withDefaults returns l with its sizes filled in.
+func (l Limits) withDefaults() Limits {
+	for _, d := range []struct {
+		n    *int
+		size int
+	}{{&l.HoldFrames, 1024}, {&l.HoldEach, 101}, {&l.FrameBytes, 2048}} {
+		if *d.n <= 0 {
+			*d.n = d.size
+		}
+	}
+	if l.HoldTime <= 0 {
+		l.HoldTime = 3 * time.Second
+	}
+	return l
+}
+
+// Path is the slow path of a node. Its methods belong to one goroutine, but for
+// Wake and Counters.
+type Path struct {
+	cfg     Config
+	errors  limits
+	budgets [Kinds]bucket
+	hold    hold
+	answer  []byte // an ICMP error under construction
+	scratch []byte // a frame with headroom, for one that need not wait after all
+	out     Out    // goes with the frame that is being sent
+	ident   uint16 // of the last IPv4 error
+	version uint64 // of the table that the kept packets were last looked at with
+	inTimer bool   // Tick runs
+
+	wake   chan struct{}
+	asleep atomic.Bool
+	counts counts
+}
+
+// New returns a Path. Its memory is made here: HoldFrames times FrameBytes, and
+// 100 KB.
+func New(c Config) *Path {
+	c.Limits = c.Limits.withDefaults()
+	if c.Resolve == nil {
+		c.Resolve = func(uint16, *flow.Addr) {}
+	}
+	return &Path{
+		cfg:     c,
+		errors:  limits{each: c.Limits.ErrorsEach, all: c.Limits.ErrorsAll, seed: maphash.MakeSeed()},
+		hold:    newHold(c.Limits),
+		answer:  make([]byte, 0, headroom+answerBytes),
+		scratch: make([]byte, headroom+c.Limits.FrameBytes),
+		wake:    make(chan struct{}, 1),
+	}
+}
+
+// Handle takes one packet: the whole frame, Ethernet header first, which may be
+// changed. It is done with it when it returns.
+func (p *Path) Handle(m *Meta, frame []byte) {
+	now := p.cfg.Now()
+	rate := p.cfg.Limits.Kinds[m.Kind]
+	if !p.budgets[m.Kind].has(rate, now) {
+		p.count(m.Kind, OverBudget)
+		return
+	}
+	p.budgets[m.Kind].take(rate, now)
+	switch m.Kind {
+	case Host:
+		p.count(Host, p.toHost(m, frame))
+	case NoNeighbour:
+		p.keep(m, frame, false, now)
+	default:
+		p.count(m.Kind, p.reply(m, frame, now))
+	}
+}
+
+func (p *Path) toHost(m *Meta, frame []byte) Fate {
+	if err := p.cfg.Host.Inject(int(m.Iface), frame); err != nil {
+		return HostRefused
+	}
+	return Passed
+}
