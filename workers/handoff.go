@@ -1,0 +1,137 @@
+package workers
+
+import (
+	"github.com/sluice-lb/sluice/fastpath"
+	"github.com/sluice-lb/sluice/internal/clock"
+	"github.com/sluice-lb/sluice/internal/spsc"
+	"github.com/sluice-lb/sluice/rings"
+	"github.com/sluice-lb/sluice/slowpath"
+)
+
+// inboxBudget is how many packets of an inbox a turn takes at most.
+const inboxBudget = fastpath.MaxBatch
+
+// letter is what a packet in an inbox is.
+type letter struct {
+	cause uint64
+	port  uint16 // it came in by, or is to leave by
+	send  bool   // a finished frame to send; else a packet to process
+}
+
+// Inbox is where one producer leaves packets for one worker: a ring of copies.
+type Inbox struct{ ring *spsc.Ring[letter] }
+
+// NewInbox returns an inbox of slots packets of at most bytes each.
+func NewInbox(slots, bytes int) *Inbox { return &Inbox{ring: spsc.New[letter](slots, bytes)} }
+
+// peer is another worker, and the inbox that this worker fills for it.
+type peer struct {
+	worker *Worker
+	inbox  *Inbox
+}
+
+// put copies frame into the inbox; false: it is full, or the frame larger
+// than its slots.
+func (in *Inbox) put(l letter, frame []byte) bool {
+	meta, buf, ok := in.ring.Reserve()
+	if !ok || len(frame) > len(buf) {
+		return false
+	}
+	*meta = l
+	in.ring.Commit(copy(buf, frame))
+	return true
+}
+
+// handOff gives k to the worker that owns its connection.
+func (w *Worker) handOff(k *fastpath.Packet) bool {
+	to := &w.peers[k.Owner]
+	if !to.inbox.put(letter{cause: k.Cause, port: k.Port}, k.Chunk[k.Off:k.Off+k.Len]) {
+		return false
+	}
+	to.worker.Wake()
+	return true
+}
+
+// Send leaves a finished Ethernet frame in the inbox for w to transmit on
+// port. Only the inbox's one producer may call it. false: the inbox is full.
+func (w *Worker) Send(in *Inbox, port int, frame []byte) bool {
+	ok := in.put(letter{port: uint16(port), send: true}, frame)
+	w.Wake()
+	return ok
+}
+
+// readInboxes takes what others left: packets of this worker's connections,
+// and finished frames to send.
+func (w *Worker) readInboxes(now clock.Ticks) (busy bool) {
+	for _, in := range w.inboxes {
+		if in.ring.Len() > 0 {
+			busy = w.readInbox(in, now) || busy
+		}
+	}
+	return busy
+}
+
+// readInbox takes at most inboxBudget packets of one inbox. A packet for which
+// no frame is free waits there: its producer sees a full inbox.
+func (w *Worker) readInbox(in *Inbox, now clock.Ticks) (busy bool) {
+	w.batch.Reset()
+	for range inboxBudget {
+		l, data, ok := in.ring.Front()
+		if !ok {
+			break
+		}
+		var f [1]rings.Frame
+		if w.Ports[0].Alloc(f[:]) == 0 {
+			w.counters.NoFrame++
+			break
+		}
+		f[0].Len = uint32(copy(f[0].Chunk[f[0].Off:], data))
+		if l.send {
+			w.tx[l.port] = append(w.tx[l.port], f[0])
+			w.counters.Originated++
+		} else {
+			k := w.take(&f[0], int(l.port))
+			k.Handed, k.Cause = true, l.cause
+			w.counters.HandedIn++
+		}
+		in.ring.Release()
+		busy = true
+	}
+	w.counters.OriginatedLost += uint64(w.transmit())
+	w.process(now)
+	return busy
+}
+
+// toSlowPath gives the slow path a copy of k; false: its ring is full.
+func (w *Worker) toSlowPath(k *fastpath.Packet) bool {
+	meta, buf, ok := w.Slow.Reserve()
+	if !ok || int(k.Len) > len(buf) {
+		return false
+	}
+	w.describe(k, meta)
+	w.Slow.Commit(copy(buf, k.Chunk[k.Off:k.Off+k.Len]))
+	w.WakeSlow()
+	return true
+}
+
+// kinds are what the slow path is asked to do with a packet, by its verdict.
+var kinds = [fastpath.Verdicts]slowpath.Kind{
+	fastpath.Pass: slowpath.Host, fastpath.Hold: slowpath.NoNeighbour,
+	fastpath.DropTTL: slowpath.TimeExceeded, fastpath.DropTooBig: slowpath.TooBig,
+	fastpath.DropNoServer: slowpath.PortUnreachable, fastpath.DropNATReply: slowpath.PortUnreachable,
+	fastpath.DropNoRoute: slowpath.HostUnreachable,
+}
+
+// describe tells the slow path what k is. An error to a client comes from the
+// service that it addressed, one to a server from the director.
+func (w *Worker) describe(k *fastpath.Packet, m *slowpath.Meta) {
+	*m = slowpath.Meta{Cause: k.Cause, Worker: uint16(w.ID), Iface: k.Iface, MTU: k.MTU, Kind: kinds[k.Verdict]}
+	if !k.Reply && k.Verdict != fastpath.DropNATReply {
+		m.Virtual, m.VirtualPort = k.Info.Dst, k.Info.DstPort
+	}
+	if k.Verdict == fastpath.Hold {
+		h := &k.Held
+		m.Target, m.Virtual, m.VirtualPort = h.Target, h.Virtual, h.VirtualPort
+		m.Inner, m.Direct, m.Silent = h.Inner, h.Direct, k.Reply
+	}
+}

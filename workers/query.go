@@ -1,0 +1,108 @@
+package workers
+
+import (
+	"context"
+	"time"
+
+	"github.com/sluice-lb/sluice/internal/clock"
+	"github.com/sluice-lb/sluice/lb"
+	"github.com/sluice-lb/sluice/lb/conn"
+	"github.com/sluice-lb/sluice/lb/flow"
+)
+
+// perTurn is how many rows a question copies between two batches.
+const perTurn = 256
+
+// ConnRow is a copy of one connection.
+type ConnRow struct {
+	conn.Conn
+	Server  flow.Addr     // the real server's address
+	Expires time.Duration // until its timer fires
+}
+
+// row copies a connection.
+func (w *Worker) row(c *conn.Conn) ConnRow {
+	r := ConnRow{Conn: *c}
+	if c.Real != lb.NoReal {
+		r.Server = w.snap.Reals[c.Real].Addr
+	}
+	left := int32(c.Stamp + c.Timeout - clock.TicksAt(w.Clock.Now()))
+	r.Expires = clock.Ticks(max(left, 0)).Duration()
+	return r
+}
+
+// ConnRows appends copies of at most n connections, from entry from of the
+// table on, and returns where to go on; 0: that was all. It runs on the
+// worker's goroutine.
+func (w *Worker) ConnRows(rows []ConnRow, from conn.ID, n int) ([]ConnRow, conn.ID) {
+	next := w.Config.Conns.Scan(from, n, func(_ conn.ID, c *conn.Conn) {
+		rows = append(rows, w.row(c))
+	})
+	return rows, next
+}
+
+// Conns visits all connections of the node, worker by worker. visit gets
+// copies, runs on the caller's goroutine and ends the walk by returning false.
+func (p *Pool) Conns(ctx context.Context, visit func(worker int, r *ConnRow) bool) error {
+	var rows []ConnRow
+	for _, w := range p.Workers {
+		for next, more := conn.ID(0), true; more; more = next != 0 {
+			if err := w.Do(ctx, func(w *Worker) { rows, next = w.ConnRows(rows[:0], next, perTurn) }); err != nil {
+				return err
+			}
+			for i := range rows {
+				if !visit(w.ID, &rows[i]) {
+					return nil
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Stats are the counters of a snapshot's services and real servers, summed
+// over the workers.
+type Stats struct {
+	Services []lb.Counters // by slot
+	Reals    []lb.Counters // by real ID
+}
+
+// NewStats returns counters of 0 for s.
+func NewStats(s *lb.Snapshot) *Stats {
+	return &Stats{Services: make([]lb.Counters, len(s.Services)), Reals: make([]lb.Counters, len(s.Reals))}
+}
+
+// Stats asks the workers for the counters of s's services and servers, a
+// bounded number between two batches.
+func (p *Pool) Stats(ctx context.Context, s *lb.Snapshot) (*Stats, error) {
+	sum := NewStats(s)
+	for _, w := range p.Workers {
+		rows := s.Rows(w.ID)
+		for from := 0; from < max(len(sum.Services), len(sum.Reals)); from += perTurn {
+			err := w.Do(ctx, func(*Worker) {
+				rows.AddServices(uint32(from), part(sum.Services, from))
+				rows.AddReals(uint32(from), part(sum.Reals, from))
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return sum, nil
+}
+
+// part returns the perTurn elements of all from place from on, or fewer.
+func part(all []lb.Counters, from int) []lb.Counters {
+	return all[min(from, len(all)):min(from+perTurn, len(all))]
+}
+
+// Reports asks each worker for its report.
+func (p *Pool) Reports(ctx context.Context) ([]Report, error) {
+	out := make([]Report, len(p.Workers))
+	for i, w := range p.Workers {
+		if err := w.Do(ctx, func(w *Worker) { out[i] = w.Report() }); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,209 @@
+// Package workers runs the fast path on pinned threads.
+//
+// A Worker is one thread on one CPU. It owns queue i of every interface, the
+// frames of one UMEM and the connections whose client hashes to it. Others
+// reach it by rings of their own (inboxes), by snapshots that it adopts
+// between batches, and by asking (Do).
+package workers
+
+import (
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-lb/sluice/fastpath"
+	"github.com/sluice-lb/sluice/fastpath/nexthop"
+	"github.com/sluice-lb/sluice/internal/clock"
+	"github.com/sluice-lb/sluice/internal/spsc"
+	"github.com/sluice-lb/sluice/lb"
+	"github.com/sluice-lb/sluice/lb/conn"
+	"github.com/sluice-lb/sluice/lb/flow"
+	"github.com/sluice-lb/sluice/rings"
+	"github.com/sluice-lb/sluice/slowpath"
+)
+
+// Config is what a Worker needs for its life.
+type Config struct {
+	ID       int
+	CPU      int          // to pin to; -1: not pinned
+	Ports    []rings.Port // one an interface, all of one UMEM
+	Roles    []fastpath.Role
+	Batch    int // packets a stage handles at once, 1..fastpath.MaxBatch
+	Idle     Idle
+	Conns    *conn.Table
+	Steering *flow.Steering
+	Clock    clock.Clock
+
+	Services *atomic.Pointer[lb.Snapshot]
+	Routes   *atomic.Pointer[nexthop.Table]
+
+	// Slow is the worker's end of its ring to the slow path, and WakeSlow
+	// tells the slow path that there is something in it.
+	Slow     *spsc.Ring[slowpath.Meta]
+	WakeSlow func()
+}
+
+// Worker carries packets between the queues that it owns.
+type Worker struct {
+	Config
+	pipe     *fastpath.Pipeline
+	snap     *lb.Snapshot
+	hops     *nexthop.Table
+	batch    fastpath.Batch
+	frames   []rings.Frame   // received
+	spare    []rings.Frame   // to be given back
+	tx       [][]rings.Frame // to be sent, by port
+	inboxes  []*Inbox        // from the other workers and from the slow path
+	peers    []peer          // the other workers' ends, by worker
+	requests chan request
+	asked    atomic.Int32 // requests that wait
+	wake     wakeup
+	counters Counters
+	lastTick clock.Ticks
+	behind   bool // timers are left over from the last turn
+	pollFDs  []unix.PollFd
+	stopped  chan struct{} // closed when Run has returned
+	cause    uint64        // of a replay: number of the packet being handled
+}
+
+// New returns a Worker that is connected to nobody yet; see NewPool.
+func New(c Config) (*Worker, error) {
+	w := &Worker{Config: c, requests: make(chan request, 16), stopped: make(chan struct{})}
+	w.pipe = fastpath.New(fastpath.Config{Worker: c.ID, Conns: c.Conns, Steering: c.Steering, Roles: c.Roles})
+	w.frames = make([]rings.Frame, c.Batch)
+	w.spare = make([]rings.Frame, 0, fastpath.MaxBatch)
+	w.tx = make([][]rings.Frame, len(c.Ports))
+	for i := range w.tx {
+		w.tx[i] = make([]rings.Frame, 0, fastpath.MaxBatch)
+	}
+	w.lastTick = clock.TicksAt(c.Clock.Now())
+	if err := w.wake.open(); err != nil {
+		return nil, err
+	}
+	w.pollFDs = []unix.PollFd{{Fd: int32(w.wake.fd), Events: unix.POLLIN}}
+	for _, p := range c.Ports {
+		if fd := p.FD(); fd >= 0 {
+			w.pollFDs = append(w.pollFDs, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+		}
+	}
+	return w, nil
+}
+
+// Turn does one round: what was published, each queue, the inboxes, timers
+// and questions. It says whether there was a packet.
+func (w *Worker) Turn() (busy bool) {
+	now := clock.TicksAt(w.Clock.Now()) // the clock is read once a turn
+	w.adopt()
+	for i, port := range w.Ports {
+		n := port.Receive(w.frames)
+		if n > 0 {
+			busy = true
+			w.received(i, w.frames[:n], now)
+		}
+		port.Reclaim()
+	}
+	busy = w.readInboxes(now) || busy
+	w.tick(now)
+	return busy
+}
+
+// adopt takes over the services and routes that were published since.
+func (w *Worker) adopt() {
+	if hops := w.Routes.Load(); hops != w.hops {
+		w.hops = hops
+		w.pipe.Routes(hops)
+	}
+	if snap := w.Services.Load(); snap != w.snap {
+		w.snap = snap
+		w.pipe.Adopt(snap)
+	}
+}
+
+// received sends a batch that came in by port through the pipeline.
+func (w *Worker) received(port int, frames []rings.Frame, now clock.Ticks) {
+	w.counters.Received += uint64(len(frames))
+	w.batch.Reset()
+	for i := range frames {
+		w.take(&frames[i], port)
+	}
+	w.process(now)
+}
+
+// take makes f the next packet of the batch.
+func (w *Worker) take(f *rings.Frame, port int) *fastpath.Packet {
+	k := w.batch.Next()
+	k.Chunk, k.Off, k.Len, k.ID = f.Chunk, f.Off, f.Len, f.ID
+	k.Port, k.Iface, k.Cause = uint16(port), uint16(port), w.cause
+	return k
+}
+
+// process gives the batch its verdicts and carries them out.
+func (w *Worker) process(now clock.Ticks) {
+	w.pipe.Process(&w.batch, now)
+	for i := range w.batch.Pkts[:w.batch.N] {
+		k := &w.batch.Pkts[i]
+		f := rings.Frame{Chunk: k.Chunk, Off: k.Off, Len: k.Len, ID: k.ID}
+		if k.Verdict == fastpath.Forward {
+			w.tx[k.Out] = append(w.tx[k.Out], f)
+			continue
+		}
+		w.exception(k)
+		w.spare = append(w.spare, f)
+	}
+	if len(w.spare) > 0 {
+		w.Ports[0].Release(w.spare)
+		w.spare = w.spare[:0]
+	}
+	if lost := w.transmit(); lost > 0 {
+		w.recount(fastpath.Forward, fastpath.DropTxFull, lost)
+	}
+}
+
+// transmit hands what is to be sent to the ports, and says how many frames a
+// full ring did not take, even after what was sent had been reclaimed: they
+// are dropped.
+func (w *Worker) transmit() (lost int) {
+	for i, frames := range w.tx {
+		if len(frames) == 0 {
+			continue
+		}
+		port := w.Ports[i]
+		sent := port.Transmit(frames)
+		if sent < len(frames) {
+			port.Reclaim()
+			sent += port.Transmit(frames[sent:])
+		}
+		if rest := frames[sent:]; len(rest) > 0 {
+			lost += len(rest)
+			port.Release(rest)
+		}
+		w.tx[i] = frames[:0]
+	}
+	return lost
+}
+
+// recount moves n packets from one verdict to another, when what was decided
+// could not be carried out.
+func (w *Worker) recount(from, to fastpath.Verdict, n int) {
+	w.pipe.Counters[from] -= uint64(n)
+	w.pipe.Counters[to] += uint64(n)
+}
+
+// exception carries out a verdict other than Forward: the frame itself is
+// released by the caller, others get a copy.
+func (w *Worker) exception(k *fastpath.Packet) {
+	switch {
+	case k.Verdict == fastpath.Handoff:
+		if !w.handOff(k) {
+			w.recount(fastpath.Handoff, fastpath.DropInboxFull, 1)
+		}
+	case k.Verdict == fastpath.Pass || k.Verdict == fastpath.Hold:
+		if !w.toSlowPath(k) {
+			w.recount(k.Verdict, fastpath.DropSlowFull, 1)
+		}
+	case k.Verdict.Answered():
+		if !w.toSlowPath(k) {
+			w.counters.Unanswered++ // dropped as its verdict says
+		}
+	}
+}
