@@ -1,0 +1,87 @@
+package control
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"github.com/sluice-lb/sluice/lb"
+	"github.com/sluice-lb/sluice/lb/conn"
+	"github.com/sluice-lb/sluice/workers"
+)
+
+// protoNames are the protocols of connections; templates of mark services
+// have protocol IP, 0.
+var protoNames = map[uint8]string{0: "ip", 6: "tcp", 17: "udp", 50: "esp", 51: "ah", 132: "sctp"}
+
+// ServicesOf makes the documents of s's services, in the order in which they
+// were configured, with counters from stats.
+func ServicesOf(s *lb.Snapshot, stats *workers.Stats) []Service {
+	out := []Service{}
+	for _, svc := range s.Services {
+		if svc != nil {
+			out = append(out, serviceOf(s, svc, stats))
+		}
+	}
+	return out
+}
+
+func serviceOf(s *lb.Snapshot, svc *lb.Service, stats *workers.Stats) Service {
+	v := Service{
+		Name: svc.Name, FWMark: svc.Mark, Family: "ipv4", Scheduler: svc.Scheduler,
+		Flags: append([]string{}, svc.Flags.Names(svc.Scheduler)...), OnePacket: svc.OnePacket,
+		Stats: statsOf(stats.Services[svc.Slot]), Servers: []Real{},
+	}
+	if svc.V6 {
+		v.Family = "ipv6"
+	}
+	if svc.Mark == 0 {
+		v.Protocol, v.Address, v.Port = protoNames[svc.Proto], svc.Addr.String(), svc.Port
+	}
+	if svc.Persistence != nil {
+		v.PersistenceTimeout = int(svc.Persistence.Timeout.Seconds())
+	}
+	for _, d := range svc.Dests {
+		r := &s.Reals[d.ID]
+		active, inactive := s.Load(d.ID)
+		v.Servers = append(v.Servers, Real{
+			Address: r.Addr.String(), Port: r.Port, Forward: r.Forward.String(), Weight: r.Weight,
+			Active: active, Inactive: inactive, Persistent: s.Persistent(d.ID), Stats: statsOf(stats.Reals[d.ID]),
+		})
+	}
+	return v
+}
+
+func statsOf(c lb.Counters) Stats {
+	return Stats{c.Conns, c.InPackets, c.OutPackets, c.InBytes, c.OutBytes}
+}
+
+// Add adds o to s.
+func (s *Stats) Add(o Stats) {
+	s.Conns += o.Conns
+	s.InPackets += o.InPackets
+	s.OutPackets += o.OutPackets
+	s.InBytes += o.InBytes
+	s.OutBytes += o.OutBytes
+}
+
+// ConnOf makes the document of a worker's connection.
+func ConnOf(worker int, r *workers.ConnRow) Conn {
+	template := r.Flags&conn.Template != 0
+	return Conn{
+		Protocol: protoNames[r.Proto], Client: r.Client.String(), ClientPort: r.ClientPort,
+		Virtual: r.Virtual.String(), VirtualPort: r.VirtualPort, Server: r.Server.String(), ServerPort: r.RealPort,
+		State: conn.StateName(r.Proto, template, r.State), Expires: math.Round(r.Expires.Seconds()*10) / 10,
+		Template: template, Worker: worker,
+	}
+}
+
+// SortConns puts conns in the order in which they are shown: by protocol,
+// client, client port, virtual address and port.
+func SortConns(conns []Conn) {
+	slices.SortStableFunc(conns, func(a, b Conn) int {
+		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Client, b.Client),
+			cmp.Compare(a.ClientPort, b.ClientPort), cmp.Compare(a.Virtual, b.Virtual),
+			cmp.Compare(a.VirtualPort, b.VirtualPort))
+	})
+}
