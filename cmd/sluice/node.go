@@ -1,0 +1,310 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sluice-lb/sluice/internal/config"
+	"github.com/sluice-lb/sluice/internal/control"
+	"github.com/sluice-lb/sluice/lb"
+	"github.com/sluice-lb/sluice/lb/conn"
+	"github.com/sluice-lb/sluice/rings"
+	"github.com/sluice-lb/sluice/rings/xdpprog"
+	"github.com/sluice-lb/sluice/slowpath"
+	"github.com/sluice-lb/sluice/slowpath/neigh"
+	"github.com/sluice-lb/sluice/slowpath/punt"
+	"github.com/sluice-lb/sluice/workers"
+	"github.com/sluice-lb/sluice/workers/cpu"
+)
+
+// node is a running director: what the control API asks, and what SIGHUP
+// changes.
+type node struct {
+	path    string
+	log     *slog.Logger
+	level   slog.LevelVar
+	started time.Time
+
+	director *lb.Director
+	pool     *workers.Pool
+	sets     []*rings.Set // by worker
+	steer    *xdpprog.Steer
+	attached []*xdpprog.Attachment // by interface
+	steering []string              // by interface: what the NIC was made to do
+	network  *neigh.Watcher
+	tap      *punt.Tap
+	slow     *slowpath.Path
+
+	mu     sync.Mutex // one reload at a time
+	cfg    *config.Config
+	latest *control.Reload
+}
+
+// reload makes the configuration file's services the node's, whole or not at
+// all, and says what changed.
+func (n *node) reload() *control.Reload {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	began := time.Now()
+	r := &control.Reload{At: began}
+	if err := n.apply(r); err != nil {
+		r.Error = err.Error()
+		n.log.Error("reload failed, nothing was changed", "file", n.path, "error", r.Error)
+	}
+	r.Seconds = time.Since(began).Seconds()
+	if r.Error == "" {
+		n.log.Info("reloaded", "file", n.path, "generation", r.Changes.Generation, "added", len(r.Changes.Added),
+			"removed", len(r.Changes.Removed), "edited", len(r.Changes.Edited), "connections_touched", r.Touched, "seconds", r.Seconds)
+		logChanges(n.log, &r.Changes)
+	}
+	n.latest = r
+	return r
+}
+
+// apply does the work of a reload.
+func (n *node) apply(r *control.Reload) error {
+	cfg, err := config.Load(n.path)
+	if err != nil {
+		return err
+	}
+	if err := n.cfg.CheckReload(cfg); err != nil {
+		return err
+	}
+	// First let the XDP programs redirect what is new, then serve it, then stop
+	// redirecting what is gone: at no time is a packet without a judge.
+	before := n.director.Current()
+	if r.Changes, err = n.director.Apply(cfg.Spec); err != nil {
+		return err
+	}
+	n.cfg = cfg
+	n.level.Set(levelOf(cfg.Log))
+	n.wake()
+	n.keepNeighbors()
+	if err := n.resteer(); err != nil {
+		return err
+	}
+	r.Touched = touched(before, r.Changes.TouchedReals)
+	return nil
+}
+
+// resteer makes the XDP programs' tables equal to what the director has.
+func (n *node) resteer() error {
+	w, err := wanted(n.director.Current(), n.director.Removed(), n.cfg.Spec.Marks)
+	if err != nil {
+		return err
+	}
+	return n.steer.Update(w)
+}
+
+// wake has everybody look at what was published, once there is somebody.
+func (n *node) wake() {
+	if n.pool != nil {
+		n.pool.Wake()
+		n.slow.Wake()
+	}
+}
+
+// keepNeighbors names the real servers to the neighbour watcher, so that their
+// MAC addresses are known before their first packet.
+func (n *node) keepNeighbors() {
+	snap := n.director.Current()
+	var addrs []netip.Addr
+	for _, svc := range snap.Services {
+		if svc == nil {
+			continue
+		}
+		for _, d := range svc.Dests {
+			addrs = append(addrs, d.Addr.Netip())
+		}
+	}
+	n.network.Keep(addrs)
+}
+
+// touched counts the live connections of real servers.
+func touched(s *lb.Snapshot, reals []uint32) (conns int) {
+	for _, id := range reals {
+		active, inactive := s.Load(id)
+		conns += int(active) + int(inactive)
+	}
+	return conns
+}
+
+// logChanges logs the first changes in words.
+func logChanges(log *slog.Logger, c *lb.Changes) {
+	const most = 20
+	logged := 0
+	for _, group := range []struct {
+		what    string
+		changes []lb.Change
+	}{{"added", c.Added}, {"removed", c.Removed}, {"edited", c.Edited}} {
+		for _, change := range group.changes {
+			if logged++; logged > most {
+				log.Info("more changes are not logged one by one; see the API")
+				return
+			}
+			log.Info("change", "what", group.what, "of", change.String())
+		}
+	}
+}
+
+// collect frees removed servers that nothing points at any more, until ctx
+// ends (K-DST-8).
+func (n *node) collect(ctx context.Context) {
+	every := time.NewTicker(10 * time.Second)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+		}
+		before := n.director.Current().Generation
+		n.director.Collect(time.Since(n.started), n.director.Current().Refs)
+		if n.director.Current().Generation == before {
+			continue
+		}
+		n.wake()
+		n.mu.Lock()
+		err := n.resteer()
+		n.mu.Unlock()
+		if err != nil {
+			n.log.Error("update XDP tables", "error", err)
+		}
+	}
+}
+
+// Services returns the services with their servers and counters.
+func (n *node) Services(ctx context.Context) ([]control.Service, error) {
+	s := n.director.Current()
+	stats, err := n.pool.Stats(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return control.ServicesOf(s, stats), nil
+}
+
+// Conns visits the live connections.
+func (n *node) Conns(ctx context.Context, visit func(control.Conn) bool) error {
+	return n.pool.Conns(ctx, func(worker int, r *workers.ConnRow) bool { return visit(control.ConnOf(worker, r)) })
+}
+
+// Reload is what the API offers of reload.
+func (n *node) Reload(context.Context) *control.Reload { return n.reload() }
+
+// Stats returns all counters.
+func (n *node) Stats(ctx context.Context) (*control.AllStats, error) {
+	services, err := n.Services(ctx)
+	if err != nil {
+		return nil, err
+	}
+	slow := n.slow.Counters() // before the workers', so that it counts no packet that they don't
+	reports, err := n.pool.Reports(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &control.AllStats{Totals: workers.Sum(reports, &slow), SlowPath: slow, Services: services}
+	for i := range services {
+		out.Sum.Add(services[i].Stats)
+	}
+	return out, nil
+}
+
+// Status returns the node at a glance.
+func (n *node) Status(ctx context.Context) (*control.Status, error) {
+	slow := n.slow.Counters() // before the workers', so that it counts no packet that they don't
+	reports, err := n.pool.Reports(ctx)
+	if err != nil {
+		return nil, err
+	}
+	counts, err := n.steer.Counts()
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	snap := n.director.Current()
+	s := &control.Status{
+		Node: n.cfg.Node, Version: version(), PID: os.Getpid(), Started: n.started, ConfigFile: n.path,
+		Generation: snap.Generation, LastReload: n.latest, CPUModel: cpu.Model(), Variant: cpu.Variant(conn.Variants()),
+		MaxConns: n.cfg.Connections.Max, Totals: workers.Sum(reports, &slow), SlowPath: slow, Held: slow.Held,
+	}
+	for _, svc := range snap.Services {
+		if svc != nil {
+			s.Services++
+			s.Servers += len(svc.Dests)
+		}
+	}
+	for i := range reports {
+		s.Connections += reports[i].Conns
+		s.Workers = append(s.Workers, n.workerStatus(i, &reports[i]))
+	}
+	for i := range n.cfg.Interfaces {
+		s.Interfaces = append(s.Interfaces, n.interfaceStatus(i, counts))
+	}
+	return s, nil
+}
+
+func (n *node) workerStatus(i int, r *workers.Report) control.Worker {
+	return control.Worker{
+		ID: i, CPU: n.pool.Workers[i].CPU, Idle: n.cfg.Workers.Idle, Connections: r.Conns,
+		Received: r.Received, Transmitted: r.Transmitted(), HandedOver: r.HandedOver(), HandedIn: r.HandedIn,
+		Sleeps: r.Sleeps, Turns: r.Turns, Originated: r.Originated, Unanswered: r.Unanswered, Ports: r.Ports,
+	}
+}
+
+func (n *node) interfaceStatus(i int, counts []xdpprog.Count) control.Interface {
+	c := &n.cfg.Interfaces[i]
+	v := control.Interface{Name: c.Name, Role: c.Role, Mode: n.bound(i), Steering: n.steering[i], Queues: []int{}}
+	if t := n.network.Table(); i < len(t.Interfaces) {
+		iface := &t.Interfaces[i]
+		v.MAC, v.MTU, v.Up = config.MAC(iface.MAC).String(), iface.MTU, iface.Up
+	}
+	for _, set := range n.sets {
+		v.Queues = append(v.Queues, set.Queues[i].Binding().Queue)
+	}
+	for _, row := range counts {
+		if row.Ifindex == n.attached[i].Ifindex() {
+			v.Redirected += row.Redirected
+			v.Passed += row.Passed
+		}
+	}
+	return v
+}
+
+// bound says how interface i's queues are bound.
+func (n *node) bound(i int) string {
+	if n.sets[0].Queues[i].Binding().ZeroCopy {
+		return "zerocopy"
+	}
+	return n.attached[i].Mode().String()
+}
+
+// close undoes what start did, in reverse: first the XDP programs, so that the
+// host's stack has every packet again.
+func (n *node) close() error {
+	var errs []error
+	if n.steer != nil {
+		errs = append(errs, n.steer.Close())
+	}
+	for _, s := range n.sets {
+		errs = append(errs, s.Close())
+	}
+	if n.tap != nil {
+		errs = append(errs, n.tap.Close())
+	}
+	if n.pool != nil {
+		for _, w := range n.pool.Workers {
+			errs = append(errs, w.Config.Conns.Close())
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	return nil
+}

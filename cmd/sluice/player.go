@@ -1,0 +1,337 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/sluice-lb/sluice/fastpath"
+	"github.com/sluice-lb/sluice/fastpath/nexthop"
+	"github.com/sluice-lb/sluice/internal/clock"
+	"github.com/sluice-lb/sluice/internal/config"
+	"github.com/sluice-lb/sluice/internal/control"
+	"github.com/sluice-lb/sluice/internal/spsc"
+	"github.com/sluice-lb/sluice/lb"
+	"github.com/sluice-lb/sluice/lb/conn"
+	"github.com/sluice-lb/sluice/lb/flow"
+	"github.com/sluice-lb/sluice/rings"
+	"github.com/sluice-lb/sluice/rings/pcapport"
+	"github.com/sluice-lb/sluice/slowpath"
+	"github.com/sluice-lb/sluice/slowpath/neigh"
+	"github.com/sluice-lb/sluice/workers"
+)
+
+// noTime is before every time stamp.
+const noTime = -1 << 63
+
+// player is a director whose NICs are captures: one worker and the slow path,
+// on one goroutine, in the time of the packets.
+type player struct {
+	stdout   io.Writer
+	clock    clock.Fake
+	cfg      *config.Config
+	director *lb.Director
+	table    *conn.Table
+	worker   *workers.Worker
+	ports    []*pcapport.Port // by interface of the configuration
+	path     *slowpath.Path
+	hops     atomic.Pointer[nexthop.Table]
+	out      *pcapport.Writer
+	read     []int  // interface of the configuration, by the capture's
+	written  []int  // interface of the output, by the configuration's
+	folder   string // of the configuration file: reload names files from there
+
+	now     int64
+	cause   string // comment of what is sent now
+	arrived []byte // the packet being handled, as received
+	iface   int    // interface that it came in by
+	err     error  // of writing the output
+}
+
+// frameBytes is the size of a replay's frames: any packet that a capture can
+// hold, and headroom for a tunnel.
+const frameBytes = 1 << 17
+
+// newPlayer builds the director of cfg, which was read from path, for a
+// capture with these interfaces.
+func newPlayer(cfg *config.Config, path string, captured []string, out, stdout io.Writer) (*player, error) {
+	p := &player{cfg: cfg, stdout: stdout, director: lb.NewDirector(1), folder: filepath.Dir(path)}
+	var names []string
+	var roles []fastpath.Role
+	for _, i := range cfg.Interfaces {
+		names = append(names, i.Name)
+		roles = append(roles, roleOf(i.Role))
+	}
+	if err := p.capture(captured, names, out); err != nil {
+		return nil, err
+	}
+	p.director.SetInterfaces(names)
+	if _, err := p.director.Apply(cfg.Spec); err != nil {
+		return nil, err
+	}
+	hops, err := neigh.FromConfig(names, network(cfg))
+	if err != nil {
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	p.hops.Store(hops)
+	p.path = slowpath.New(slowpath.Config{
+		Tables: p.hops.Load, Emit: p.emit, Host: p, Resolve: func(uint16, *flow.Addr) {}, Now: p.clock.Now,
+		Limits: slowpath.Limits{FrameBytes: frameBytes, HoldFrames: 128},
+	})
+	if p.table, err = conn.New(conn.Config{Max: cfg.Connections.Max}); err != nil {
+		return nil, err
+	}
+	umem, err := rings.NewUMEM(make([]byte, 64*frameBytes), frameBytes)
+	if err != nil {
+		return nil, err
+	}
+	ports := make([]rings.Port, len(names))
+	for i := range names {
+		port := pcapport.NewPort(umem, func(frame []byte) { p.write(i, frame, p.cause) })
+		p.ports, ports[i] = append(p.ports, port), port
+	}
+	p.worker, err = workers.New(workers.Config{
+		CPU: -1, Ports: ports, Roles: roles, Batch: cfg.Workers.Batch, Conns: p.table, Clock: &p.clock,
+		Steering: flow.NewSteering(1, nil, nil), Services: p.director.Published(), Routes: &p.hops,
+		Slow: spsc.New[slowpath.Meta](16, frameBytes), WakeSlow: func() {},
+	})
+	return p, err
+}
+
+// close gives the player's memory back.
+func (p *player) close() {
+	if p.table != nil {
+		p.table.Close()
+	}
+}
+
+// capture opens the output: the capture's interfaces, then the
+// configuration's others.
+func (p *player) capture(captured, names []string, out io.Writer) (err error) {
+	all := slices.Clone(captured)
+	for i, name := range names {
+		if !slices.Contains(captured, name) {
+			all = append(all, name)
+		}
+		p.written = append(p.written, slices.Index(all, names[i]))
+	}
+	for _, name := range captured {
+		i := slices.Index(names, name)
+		if i < 0 {
+			return fmt.Errorf("the capture's interface %q is not among the configuration's interfaces", name)
+		}
+		p.read = append(p.read, i)
+	}
+	p.out, err = pcapport.NewWriter(out, all)
+	return err
+}
+
+// play sends in's packets through, with timers and script lines at their
+// times.
+func (p *player) play(in *pcapport.Reader, script []scriptLine, until int64) error {
+	origin, number := int64(0), uint64(0)
+	for ; ; number++ {
+		iface, nanos, frame, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if number == 0 {
+			origin = nanos
+			p.begin(origin, script)
+		}
+		nanos = max(nanos, p.now)
+		if script, err = p.runScript(script, origin, nanos); err != nil {
+			return err
+		}
+		if err := p.packet(number, p.read[iface], frame); err != nil {
+			return err
+		}
+	}
+	if number == 0 {
+		p.begin(origin, script)
+	}
+	end := p.now
+	if until != noTime {
+		end = max(end, origin+until)
+	}
+	last := end
+	if until == noTime && len(script) > 0 {
+		last = max(last, origin+script[len(script)-1].nanos) // a script is not cut off
+	}
+	if _, err := p.runScript(script, origin, last); err != nil {
+		return err
+	}
+	p.timers(last)
+	return cmp.Or(p.err, p.out.Flush())
+}
+
+// begin starts the clock at the first event.
+func (p *player) begin(origin int64, script []scriptLine) {
+	p.now = origin
+	if len(script) > 0 {
+		p.now = min(p.now, origin+script[0].nanos)
+	}
+	p.clock.Set(p.now)
+	p.turn("timer")
+}
+
+// runScript runs the lines up to nanos, each after the timers of its time,
+// and returns the rest.
+func (p *player) runScript(script []scriptLine, origin, nanos int64) ([]scriptLine, error) {
+	for len(script) > 0 && origin+script[0].nanos <= nanos {
+		p.timers(max(p.now, origin+script[0].nanos))
+		if _, err := fmt.Fprintf(p.stdout, "# %s\n", script[0].text); err != nil {
+			return nil, err
+		}
+		p.command(script[0].command)
+		script = script[1:]
+	}
+	p.timers(nanos)
+	return script, p.err
+}
+
+// timers lets time pass to nanos and runs what falls due on the way, each at
+// its time.
+func (p *player) timers(nanos int64) {
+	for {
+		due, ok := p.nextDue()
+		if !ok || due > nanos {
+			break
+		}
+		p.now = max(p.now+1, due)
+		p.clock.Set(p.now)
+		p.path.Tick(p.now)
+		p.turn("timer")
+	}
+	p.now = nanos
+	p.clock.Set(nanos)
+}
+
+// nextDue returns the time of the next timer, of a connection or of the slow
+// path.
+func (p *player) nextDue() (nanos int64, ok bool) {
+	if ticks, any := p.table.NextDue(); any {
+		left := int64(int32(ticks - clock.TicksAt(p.now)))
+		nanos, ok = (p.now/clock.TickNanos+left)*clock.TickNanos, true
+	}
+	if due, any := p.path.NextDue(); any && (!ok || due < nanos) {
+		nanos, ok = due, true
+	}
+	return nanos, ok
+}
+
+// packet handles one packet of the input.
+func (p *player) packet(number uint64, iface int, frame []byte) error {
+	p.arrived, p.iface = frame, iface
+	if err := p.ports[iface].Feed(frame); err != nil {
+		return fmt.Errorf("packet %d: %w", number, err)
+	}
+	p.turn(fmt.Sprintf("in=%d", number))
+	return nil
+}
+
+// turn lets the worker and the slow path work until nothing is left to do.
+func (p *player) turn(cause string) {
+	p.cause = cause
+	for busy := true; busy; {
+		busy = p.worker.Turn()
+		for {
+			meta, frame, ok := p.worker.Slow.Front()
+			if !ok {
+				break
+			}
+			p.path.Handle(meta, frame)
+			p.worker.Slow.Release()
+			busy = true
+		}
+	}
+}
+
+// emit writes a frame of the slow path's.
+func (p *player) emit(m *slowpath.Out, frame []byte) bool {
+	if port := p.hops.Load().Interfaces[m.Iface].Port; port >= 0 {
+		p.write(port, frame, p.cause)
+		return true
+	}
+	return false
+}
+
+// Inject is the host's stack: it gets the packet as it was received.
+func (p *player) Inject(int, []byte) error {
+	p.write(p.iface, p.arrived, "pass "+p.cause)
+	return nil
+}
+
+// write puts a frame into the output.
+func (p *player) write(iface int, frame []byte, comment string) {
+	if err := p.out.Write(p.written[iface], p.now, frame, comment); err != nil && p.err == nil {
+		p.err = fmt.Errorf("write capture: %w", err)
+	}
+}
+
+// command runs one command of a script and prints what it says.
+func (p *player) command(text string) {
+	words := strings.Fields(text)
+	var err error
+	switch {
+	case words[0] == "reload" && len(words) == 2:
+		err = p.reload(words[1])
+	case words[0] == "reload":
+		err = usageError{errors.New("reload: want the name of a configuration file")}
+	default:
+		err = fmt.Errorf("%s: not supported yet", words[0])
+	}
+	if err == nil {
+		return
+	}
+	status := exitFailed
+	if errors.As(err, new(usageError)) {
+		status = exitUsage
+	}
+	fmt.Fprintf(p.stdout, "%v\n# exit %d\n", err, status)
+}
+
+// reload makes another file's services the director's.
+func (p *player) reload(path string) error {
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(p.folder, path)
+	}
+	cfg, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	if err := p.cfg.CheckReload(cfg); err != nil {
+		return err
+	}
+	if _, err := p.director.Apply(cfg.Spec); err != nil {
+		return err
+	}
+	p.cfg = cfg
+	return nil
+}
+
+// state is what is there now.
+func (p *player) state() control.State {
+	snap := p.director.Current()
+	stats := workers.NewStats(snap)
+	rows := snap.Rows(0)
+	rows.AddServices(0, stats.Services)
+	rows.AddReals(0, stats.Reals)
+	conns, _ := p.worker.ConnRows(nil, 0, p.table.Max())
+	s := control.State{Services: control.ServicesOf(snap, stats), Connections: []control.Conn{}}
+	for i := range conns {
+		s.Connections = append(s.Connections, control.ConnOf(0, &conns[i]))
+	}
+	control.SortConns(s.Connections)
+	slow := p.path.Counters()
+	s.Counters = workers.Sum([]workers.Report{p.worker.Report()}, &slow)
+	return s
+}

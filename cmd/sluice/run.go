@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-lb/sluice/fastpath/nexthop"
+	"github.com/sluice-lb/sluice/internal/clock"
+	"github.com/sluice-lb/sluice/internal/config"
+	"github.com/sluice-lb/sluice/internal/control"
+	"github.com/sluice-lb/sluice/internal/spsc"
+	"github.com/sluice-lb/sluice/lb"
+	"github.com/sluice-lb/sluice/lb/conn"
+	"github.com/sluice-lb/sluice/lb/flow"
+	"github.com/sluice-lb/sluice/rings"
+	"github.com/sluice-lb/sluice/rings/xdpprog"
+	"github.com/sluice-lb/sluice/slowpath"
+	"github.com/sluice-lb/sluice/slowpath/neigh"
+	"github.com/sluice-lb/sluice/slowpath/punt"
+	"github.com/sluice-lb/sluice/workers"
+	"github.com/sluice-lb/sluice/workers/cpu"
+)
+
+func newRun() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Be the director",
+		Long: `Run is the director: it takes the configured services' packets from the NICs' queues and
+sends them to real servers until it is ended.
+
+SIGHUP reads the file again: what changed is applied, connections are kept, a bad file changes
+nothing and is reported. SIGTERM and SIGINT stop it cleanly; a director that is killed leaves the
+host as it was.`,
+		Example: `  sluice run -c /etc/sluice/sluice.yaml
+  kill -HUP $(pidof sluice)            read the file again`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), path, cmd.ErrOrStderr()) },
+	}
+	configFlag(c, &path)
+	return c
+}
+
+// run is a node's life.
+func run(ctx context.Context, path string, logTo io.Writer) error {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	if err := cfg.CheckRun(); err != nil {
+		return err
+	}
+	n := &node{path: path, cfg: cfg, started: time.Now()}
+	n.level.Set(levelOf(cfg.Log))
+	n.log = newLog(logTo, cfg.Log, &n.level)
+	if err := n.start(); err != nil {
+		return errors.Join(err, n.close())
+	}
+	err = n.serve(ctx, hup)
+	if closeErr := n.close(); err == nil {
+		err = closeErr
+	}
+	n.log.Info("stopped", "node", cfg.Node)
+	return err
+}
+
+// levelOf returns the level that the configuration asks for.
+func levelOf(c config.Log) (level slog.Level) {
+	_ = level.UnmarshalText([]byte(c.Level)) // the configuration checked it
+	return level
+}
+
+// newLog returns a log in the configured format.
+func newLog(to io.Writer, c config.Log, level slog.Leveler) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(to, options))
+	}
+	return slog.New(slog.NewTextHandler(to, options))
+}
+
+// start builds the node from the bottom up and attaches nothing until all of
+// it is checked and there.
+func (n *node) start() error {
+	plan, err := n.plan()
+	if err != nil {
+		return err
+	}
+	// A worker keeps its thread busy for ever; the rest of the process needs
+	// threads of its own.
+	runtime.GOMAXPROCS(len(plan.cpus) + max(2, runtime.NumCPU()-len(plan.cpus)))
+
+	n.director = lb.NewDirector(len(plan.cpus))
+	n.director.SetInterfaces(plan.names)
+	if _, err := n.director.Apply(n.cfg.Spec); err != nil {
+		return err
+	}
+	if n.network, err = neigh.Open(neigh.Config{
+		Ports: plan.names, Override: network(n.cfg), Log: n.log,
+		OnChange: func(*nexthop.Table) { n.wake() },
+	}); err != nil {
+		return err
+	}
+	n.keepNeighbors()
+	for _, open := range plan.open {
+		set, err := rings.Open(open)
+		if err != nil {
+			return err
+		}
+		n.sets = append(n.sets, set)
+	}
+	if n.tap, err = punt.Open(punt.Config{}); err != nil {
+		return err
+	}
+	for _, limit := range n.tap.Limits() {
+		n.log.Warn("host hand-back", "device", n.tap.Name(), "limit", limit)
+	}
+	n.slow = slowpath.New(slowpath.Config{
+		Tables: n.network.Table, Emit: n.emit, Host: n.tap, Resolve: n.network.Resolve,
+		Now: clock.System{}.Now, Limits: slowpath.DefaultLimits(),
+	})
+	if err := n.makeWorkers(plan); err != nil {
+		return err
+	}
+	return n.makeSteering(plan)
+}
+
+// makeWorkers makes a worker on each CPU and connects them.
+func (n *node) makeWorkers(p *plan) error {
+	var seed flow.Seed
+	if err := binary.Read(rand.Reader, binary.NativeEndian, &seed); err != nil {
+		return err
+	}
+	each := (n.cfg.Connections.Max + len(p.cpus) - 1) / len(p.cpus)
+	var made []*workers.Worker
+	for i, c := range p.cpus {
+		table, err := conn.New(conn.Config{Max: each, Seed: seed, HugePages: n.cfg.Workers.HugePages != "off", Variant: cpu.Variant(conn.Variants())})
+		if err != nil {
+			return fmt.Errorf("connections.max: %w", err)
+		}
+		w, err := workers.New(workers.Config{
+			ID: i, CPU: c, Ports: n.sets[i].Ports, Roles: p.roles, Batch: n.cfg.Workers.Batch,
+			Idle:  workers.Idle{Adaptive: n.cfg.Workers.Idle == "adaptive", Spin: n.cfg.Workers.IdleSpin},
+			Conns: table, Steering: p.steer, Clock: clock.System{},
+			Services: n.director.Published(), Routes: n.network.Published(),
+			Slow: spsc.New[slowpath.Meta](slowSlots, n.cfg.Workers.FrameSize), WakeSlow: n.slow.Wake,
+		})
+		if err != nil {
+			return err
+		}
+		made = append(made, w)
+	}
+	n.pool = workers.NewPool(made, n.cfg.Workers.FrameSize)
+	return nil
+}
+
+// slowSlots is how many packets wait for the slow path, by worker.
+const slowSlots = 1024
+
+// makeSteering loads the XDP programs and attaches them: from here on packets
+// come.
+func (n *node) makeSteering(p *plan) (err error) {
+	queues := 0
+	for _, open := range p.open {
+		for _, i := range open.Interfaces {
+			queues = max(queues, i.Queue+1)
+		}
+	}
+	if n.steer, err = xdpprog.Load(xdpprog.Options{Queues: queues}); err != nil {
+		return err
+	}
+	if err := n.resteer(); err != nil {
+		return err
+	}
+	for i, c := range n.cfg.Interfaces {
+		binding := n.sets[0].Queues[i].Binding()
+		a, err := n.attach(binding)
+		if err != nil {
+			return err
+		}
+		if a.Lingers() {
+			n.log.Warn("this kernel has no bpf_link for XDP: a killed sluice leaves its program attached", "interface", c.Name)
+		}
+		n.attached = append(n.attached, a)
+		for _, set := range n.sets {
+			if err := a.SetSocket(set.Queues[i].Binding().Queue, set.Queues[i].FD()); err != nil {
+				return err
+			}
+		}
+		n.log.Info("interface attached", "interface", c.Name, "role", c.Role, "mode", n.bound(i), "workers", len(n.sets), "steering", n.steering[i])
+	}
+	return nil
+}
+
+// attach tries the modes that the interface's binding allows, in their order.
+func (n *node) attach(b rings.Binding) (*xdpprog.Attachment, error) {
+	var failed []error
+	for _, mode := range b.Attach {
+		as := xdpprog.Driver
+		if mode == rings.Generic {
+			as = xdpprog.Generic
+		}
+		a, err := n.steer.Attach(b.Index, as)
+		if err == nil {
+			return a, nil
+		}
+		failed = append(failed, err)
+		if errors.Is(err, xdpprog.ErrOccupied) {
+			break
+		}
+		n.log.Info("XDP attach failed", "interface", b.Interface, "mode", mode.String(), "error", err)
+	}
+	return nil, errors.Join(failed...)
+}
+
+// emit has a worker send a frame of the slow path's.
+func (n *node) emit(m *slowpath.Out, frame []byte) bool {
+	port := n.network.Table().Interfaces[m.Iface].Port
+	return port >= 0 && n.pool.Send(int(m.Worker), port, frame)
+}
+
+// serve runs everything until ctx ends or a part fails.
+func (n *node) serve(ctx context.Context, hup <-chan os.Signal) error {
+	g, ctx := errgroup.WithContext(ctx)
+	var toSlow []*spsc.Ring[slowpath.Meta]
+	for _, w := range n.pool.Workers {
+		toSlow = append(toSlow, w.Slow)
+	}
+	g.Go(func() error { return n.pool.Run(ctx) })
+	g.Go(func() error { n.slow.Run(ctx, toSlow); return nil })
+	g.Go(func() error { return n.network.Run(ctx) })
+	g.Go(func() error { n.collect(ctx); return nil })
+	g.Go(func() error { n.hangups(ctx, hup); return nil })
+	api := &control.Server{Node: n, Log: n.log, Socket: n.cfg.Control.Socket, Listen: n.cfg.Control.Listen}
+	g.Go(func() error {
+		return api.Serve(ctx, func() {
+			n.log.Info("running", "node", n.cfg.Node, "workers", len(n.sets), "socket", n.cfg.Control.Socket)
+		})
+	})
+	return g.Wait()
+}
+
+// hangups reloads at each SIGHUP.
+func (n *node) hangups(ctx context.Context, hup <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			n.reload()
+		}
+	}
+}
