@@ -60,7 +60,7 @@ service's real servers, by NAT, direct routing or a tunnel.`,
 		Args:              cobra.NoArgs,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newReplay(), newStatus(), newServices(), newConns(), newStats(), newReload())
+	root.AddCommand(newRun(), newCheck(), newReplay(), newStatus(), newServices(), newConns(), newStats(), newReload(), newDemo())
 	for _, c := range root.Commands() {
 		wantArgs(c)
 	}
