@@ -92,7 +92,8 @@ func (p *Pipeline) Adopt(s *lb.Snapshot) {
 	for i := range p.realHops {
 		p.realHops[i].version = 0
 	}
-	p.snap, p.rows = s, s.Rows(p.worker)
+	p.rows = s.Adopt(p.worker, p.snap)
+	p.snap = s
 }
 
 // adoptService brings the scheduler of one slot up to date with svc.

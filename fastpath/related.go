@@ -30,14 +30,18 @@ func (p *Pipeline) relate(k *Packet) Verdict {
 		return Pass
 	}
 	// From the server's side: it quotes what was sent to the server.
-	key := flow.Key{Client: quoted.Src, Local: quoted.Dst, ClientPort: quoted.SrcPort, LocalPort: quoted.DstPort,
-		Proto: quoted.Proto, Side: flow.ServerSide}
+	key := flow.Key{
+		Client: quoted.Src, Local: quoted.Dst, ClientPort: quoted.SrcPort, LocalPort: quoted.DstPort,
+		Proto: quoted.Proto, Side: flow.ServerSide,
+	}
 	if k.conn = p.conns.Lookup(&key); k.conn != 0 {
 		return p.relatedReply(k, &quoted, p.conns.At(k.conn))
 	}
 	// From the client's side: it quotes what was sent to the client.
-	back := flow.Key{Client: quoted.Dst, Local: quoted.Src, ClientPort: quoted.DstPort, LocalPort: quoted.SrcPort,
-		Proto: quoted.Proto, Side: flow.ClientSide}
+	back := flow.Key{
+		Client: quoted.Dst, Local: quoted.Src, ClientPort: quoted.DstPort, LocalPort: quoted.SrcPort,
+		Proto: quoted.Proto, Side: flow.ClientSide,
+	}
 	if k.conn = p.conns.Lookup(&back); k.conn != 0 {
 		return p.relatedRequest(k, &quoted, p.conns.At(k.conn))
 	}

@@ -129,8 +129,10 @@ func TestApplyOwnSpec(t *testing.T) {
 	spec := Spec{
 		Services: []ServiceSpec{
 			wwwSpec(),
-			{Key: ServiceKey{Mark: 7, V6: true, Proto: 6, Port: 5}, Scheduler: "mh", SchedulerFlags: []string{"flag-2", "mh-fallback"},
-				Servers: []RealSpec{{Key: RealKey{Addr: ip("2001:db8::1")}, Forward: DR}}},
+			{
+				Key: ServiceKey{Mark: 7, V6: true, Proto: 6, Port: 5}, Scheduler: "mh", SchedulerFlags: []string{"flag-2", "mh-fallback"},
+				Servers: []RealSpec{{Key: RealKey{Addr: ip("2001:db8::1")}, Forward: DR}},
+			},
 			{Key: ServiceKey{Proto: ProtoUDP, Addr: ip("::ffff:10.0.0.2")}, Persistence: &Persistence{Timeout: time.Minute}, OnePacket: true},
 		},
 		Marks:    []MarkRule{{Mark: 7, Destination: netip.MustParsePrefix("2001:db8::/32")}},
@@ -245,6 +247,15 @@ func TestRefusals(t *testing.T) {
 		{"persistence prefix", one(func(s *ServiceSpec) { s.Persistence = &Persistence{Timeout: time.Second, Prefix: 33} }), ErrPersistence, "", 2},
 		{"mh of too many", one(func(s *ServiceSpec) { s.Scheduler, s.Servers = "mh", thousands(sched.MaxMaglev+1) }), ErrInvalid, "", 255},
 		{"server twice in a spec", one(func(s *ServiceSpec) { s.Servers = servers("10.1.0.1:80", "10.1.0.1:80") }), ErrRealExists, "", 255},
+		{"server of a full mh", func(d *Director) error {
+			key := tcp("10.0.0.3", 1)
+			return errors.Join(d.AddService(ServiceSpec{Key: key, Scheduler: "mh", Servers: thousands(sched.MaxMaglev)}), d.AddReal(key, RealSpec{Key: at("10.9.0.1")}))
+		}, ErrInvalid, "", 255},
+		{"mh for too many", func(d *Director) error {
+			key := tcp("10.0.0.3", 1)
+			return errors.Join(d.AddService(ServiceSpec{Key: key, Servers: thousands(sched.MaxMaglev + 1)}), d.EditService(ServiceSpec{Key: key, Scheduler: "mh"}))
+		}, ErrInvalid, "", 255},
+		{"edit to nonsense", func(d *Director) error { return d.EditService(ServiceSpec{Key: www, Scheduler: "bogus"}) }, ErrScheduler, "", 255},
 		{"edit no service", func(d *Director) error { return d.EditService(ServiceSpec{Key: tcp("10.0.0.9", 80)}) }, ErrNoService, "No such service", 255},
 		{"delete no service", func(d *Director) error { return d.DeleteService(tcp("10.0.0.9", 80)) }, ErrNoService, "No such service", 255},
 		{"name of another in an edit", func(d *Director) error {
@@ -276,6 +287,10 @@ func TestRefusals(t *testing.T) {
 		}, ErrMarkRule, "", 2},
 		{"mark rule families", func(d *Director) error {
 			_, err := d.Apply(Spec{Marks: []MarkRule{{Mark: 1, Source: netip.MustParsePrefix("10.0.0.0/8"), Destination: netip.MustParsePrefix("::/0")}}})
+			return err
+		}, ErrMarkRule, "", 2},
+		{"mark rule in IPv6 form", func(d *Director) error {
+			_, err := d.Apply(Spec{Marks: []MarkRule{{Mark: 1, Source: netip.MustParsePrefix("::ffff:10.0.0.0/104")}}})
 			return err
 		}, ErrMarkRule, "", 2},
 		{"timeout", func(d *Director) error { _, err := d.Apply(Spec{Timeouts: Timeouts{TCP: -1}}); return err }, ErrRange, "", 255},
@@ -358,7 +373,10 @@ func TestUnchangedServicesAreShared(t *testing.T) {
 	s := wwwSpec()
 	s.Name = "web"
 	must(t, d.EditService(s))
-	c := d.Current()
+	s.Name = ""
+	s.OnePacket = false
+	must(t, d.EditService(s)) // without a name it keeps its own
+	c := d.Published().Load()
 	if c.Services[0] == b.Services[0] || &c.Services[0].Dests[0] != &b.Services[0].Dests[0] {
 		t.Error("an edit of the service alone must keep the slice of its servers")
 	}

@@ -52,6 +52,13 @@ func TestTrash(t *testing.T) {
 	if len(d.Removed()) != 0 {
 		t.Error("a revived server is still in the trash")
 	}
+
+	// Weight 0 at an addition is no weight to remember, unlike at an edit.
+	must(t, d.DeleteReal(www, key))
+	must(t, d.AddReal(www, RealSpec{Key: key}))
+	if dest := d.Current().Services[0].Dests[0]; dest.ID != id || dest.LastWeight != 0 {
+		t.Errorf("added again with weight 0: %+v, want last weight 0", dest)
+	}
 }
 
 // TestTrashPeriod: the time begins with the first look that finds no
@@ -157,31 +164,66 @@ func TestServiceDeleted(t *testing.T) {
 	}
 }
 
-// TestCollectSweepsCaches: old entries of lblc's cache go, and so do those of a
-// server whose ID is freed.
+// TestCollectSweepsCaches: what the caches of lblc and lblcr have not been
+// asked for goes, after the time of the scheduler's own sysctl.
 func TestCollectSweepsCaches(t *testing.T) {
+	for _, name := range []string{"lblc", "lblcr"} {
+		d := NewDirector(1)
+		spec := wwwSpec()
+		spec.Scheduler = name
+		sysctl := DefaultSysctl()
+		sysctl.LBLCExpiration, sysctl.LBLCRExpiration = 3600, 7200
+		_, err := d.Apply(Spec{Services: []ServiceSpec{spec}, Sysctl: sysctl})
+		must(t, err)
+		svc := d.Current().Services[0]
+		s, err := sched.New(svc.Scheduler, svc.Flags)
+		must(t, err)
+		s.Adopt(svc.Dests, svc.Plan)
+		q := sched.Query{Dest: *addr("10.0.0.1")}
+		first := svc.Dests[s.Pick(&q, d.Current())].ID
+		d.Current().Rows(0).Real(first).Active.Add(1) // wlc would choose another from now on
+		sweep := func(from, to int) {
+			for minute := from; minute < to; minute++ {
+				d.Collect(time.Duration(minute)*time.Minute, nil)
+			}
+		}
+		sweep(0, 70) // a full one at 30 and one at 60 minutes
+		kept := svc.Dests[s.Pick(&q, d.Current())].ID == first
+		if want := name == "lblcr"; kept != want {
+			t.Errorf("%s: kept for 70 minutes: %v, want %v", name, kept, want)
+		}
+		sweep(70, 200)
+		if again := svc.Dests[s.Pick(&q, d.Current())].ID; again == first && name == "lblcr" {
+			t.Errorf("%s still has what was not used for longer than its time", name)
+		}
+	}
+}
+
+// TestFreedServersAreForgotten: an ID that passes to another server of the
+// service does not bring it the addresses that lblc sent to the old one.
+func TestFreedServersAreForgotten(t *testing.T) {
 	d := NewDirector(1)
 	spec := wwwSpec()
 	spec.Scheduler = "lblc"
-	sysctl := DefaultSysctl()
-	sysctl.LBLCExpiration = 3600
-	_, err := d.Apply(Spec{Services: []ServiceSpec{spec}, Sysctl: sysctl})
-	must(t, err)
+	apply(t, d, spec)
 	svc := d.Current().Services[0]
 	s, err := sched.New(svc.Scheduler, svc.Flags)
 	must(t, err)
-	s.Adopt(svc.Dests, svc.Plan)
-	q := sched.Query{Dest: *addr("10.0.0.1")}
-	first := svc.Dests[s.Pick(&q, d.Current())].ID
-	row := d.Current().Rows(0).Real(first)
-	row.Active.Add(1) // wlc would choose another from now on
-	if again := svc.Dests[s.Pick(&q, d.Current())].ID; again != first {
-		t.Fatalf("lblc chose %d, then %d", first, again)
+	pick := func() uint32 {
+		svc := d.Current().Services[0]
+		s.Adopt(svc.Dests, svc.Plan)
+		return svc.Dests[s.Pick(&sched.Query{Dest: *addr("10.0.0.1")}, d.Current())].ID
 	}
-	for minute := range 90 {
-		d.Collect(time.Duration(minute)*time.Minute, nil)
+	id := pick() // 10.1.0.3, the newest
+	must(t, d.DeleteReal(www, RealKey{ip("10.1.0.3"), 8080}))
+	d.Collect(0, nil)
+	d.Collect(trashPeriod, nil)
+	must(t, d.AddReal(www, servers("10.1.0.4:8080")[0]))
+	if got := real(t, d, www, "10.1.0.4:8080").ID; got != id {
+		t.Fatalf("ID %d, want the freed one, %d", got, id)
 	}
-	if again := svc.Dests[s.Pick(&q, d.Current())].ID; again == first {
-		t.Error("the cache still has what was not used for longer than lblc_expiration")
+	d.Current().Rows(0).Real(id).Active.Add(1) // wlc would not choose it
+	if got := pick(); got == id {
+		t.Error("the new server got the old one's address")
 	}
 }

@@ -165,7 +165,7 @@ func (n *node) collect(ctx context.Context) {
 		case <-every.C:
 		}
 		before := n.director.Current().Generation
-		n.director.Collect(time.Since(n.started), n.director.Current().Refs)
+		n.director.Collect(time.Since(n.started), nil)
 		if n.director.Current().Generation == before {
 			continue
 		}

@@ -104,3 +104,6 @@ func (r Result) String() string {
 	}
 	return "unknown"
 }
+
+// Malformed says whether the host would drop the frame too.
+func (r Result) Malformed() bool { return r >= Truncated }

@@ -186,6 +186,9 @@ func TestParseResults(t *testing.T) {
 		if !seen[r] {
 			t.Errorf("no row gives %v", r)
 		}
+		if got, want := r.Malformed(), r == packet.Truncated || r == packet.BadHeader || r == packet.BadChecksum; got != want {
+			t.Errorf("%v is malformed: %t, want %t", r, got, want)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ var sizes = []int{1_000, 64_000, 1_000_000}
 // filled returns a full table of size NAT connections and their keys of that
 // side, shuffled.
 func filled(tb testing.TB, c Config, side flow.Side) (*Table, []flow.Key) {
+	tb.Helper()
 	t := newTable(tb, c)
 	keys := make([]flow.Key, c.Max)
 	for i := range keys {

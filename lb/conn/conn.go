@@ -20,7 +20,7 @@ type ID uint32
 // kernel's meaning (K-CONN-5) but places of their own.
 type Flags uint16
 
-// Forwarding method in the low bits: 0 NAT, 1 Local, 2 TUN, 3 DR, 4 Bypass.
+// FwdMask covers the forwarding method in the low bits: 0 NAT, 1 Local, 2 TUN, 3 DR, 4 Bypass.
 const FwdMask Flags = 7
 
 // One bit each.

@@ -76,23 +76,23 @@ func TestFill(t *testing.T) {
 			return c, &k
 		}},
 	} {
-		for _, max := range []int{1, 2, 15, 100, 50_000} {
-			t.Run(fmt.Sprintf("%s/max=%d", test.stake, max), func(t *testing.T) {
-				table := newTable(t, Config{Max: max, Seed: flow.Seed{r.Uint64(), r.Uint64()}})
+		for _, size := range []int{1, 2, 15, 100, 50_000} {
+			t.Run(fmt.Sprintf("%s/max=%d", test.stake, size), func(t *testing.T) {
+				table := newTable(t, Config{Max: size, Seed: flow.Seed{r.Uint64(), r.Uint64()}})
 				keys, ids := []flow.Key{}, []ID{}
-				for i := range max {
+				for i := range size {
 					c, server := test.conn(i)
 					id, ok := table.Insert(&c, server)
 					if !ok {
-						t.Fatalf("connection %d of %d refused (seed %d)", i+1, max, seed)
+						t.Fatalf("connection %d of %d refused (seed %d)", i+1, size, seed)
 					}
 					keys, ids = append(keys, c.ClientKey()), append(ids, id)
 					if server != nil {
 						keys, ids = append(keys, *server), append(ids, id)
 					}
 				}
-				if c, server := test.conn(max); table.Len() != max {
-					t.Errorf("Len %d, want %d", table.Len(), max)
+				if c, server := test.conn(size); table.Len() != size {
+					t.Errorf("Len %d, want %d", table.Len(), size)
 				} else if id, ok := table.Insert(&c, server); ok || id != 0 {
 					t.Errorf("a full table took one more as %d", id)
 				}
@@ -211,21 +211,21 @@ func TestSize(t *testing.T) {
 		t.Errorf("a bucket has %d bytes, want 64", size)
 	}
 	for _, huge := range []bool{false, true} {
-		for _, max := range []int{1 << 16, 1_000_000, 1 << 20} {
-			table := newTable(t, Config{Max: max, HugePages: huge})
+		for _, size := range []int{1 << 16, 1_000_000, 1 << 20} {
+			table := newTable(t, Config{Max: size, HugePages: huge})
 			// Transparent pages leave unused address space for alignment.
 			if got := len(table.memory.mapped); got-table.memory.usedBytes > hugePageBytes {
 				t.Errorf("%d bytes mapped, %d used", got, table.memory.usedBytes)
 			}
 			got := table.BytesPerConn()
-			t.Logf("max %d, huge pages asked for: %v, got %s: %d bytes a connection", max, huge, table.Pages(), got)
+			t.Logf("max %d, huge pages asked for: %v, got %s: %d bytes a connection", size, huge, table.Pages(), got)
 			// 64 + 16 + 16 + 8 for the entry, 2/10 × 64 for two keys.
 			limit := 128
 			if table.Pages() == PagesHuge {
-				limit += hugePageBytes / max // the last one is not full
+				limit += hugePageBytes / size // the last one is not full
 			}
 			if got < 64+16+16+8+12 || got > limit {
-				t.Errorf("max %d: %d bytes a connection, want at most %d", max, got, limit)
+				t.Errorf("max %d: %d bytes a connection, want at most %d", size, got, limit)
 			}
 			for name, at := range map[string]any{"Conn": &table.conns[1], "bucket": &table.index[1]} {
 				if p := reflect.ValueOf(at).Pointer(); p%64 != 0 {
@@ -319,8 +319,8 @@ func TestNoAllocation(t *testing.T) {
 			"NextDue":     func() { table.NextDue() },
 			"Scan":        func() { table.Scan(0, batch, visit) },
 			"Delete and Insert": func() {
-				c, server := *table.At(2), flow.Key{}
-				server = c.serverKey(table.RealAddr(2))
+				c := *table.At(2)
+				server := c.serverKey(table.RealAddr(2))
 				table.Delete(2, &server)
 				table.Insert(&c, &server)
 			},

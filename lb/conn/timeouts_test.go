@@ -58,7 +58,8 @@ func TestSetTimeouts(t *testing.T) {
 		{"zeros keep", [3]clock.Ticks{}, nil},
 		{"one alone", [3]clock.Ticks{0, 7, 0}, map[string]clock.Ticks{"tcpfin": 7}},
 		{
-			"the wheel cannot tell times further apart", [3]clock.Ticks{math.MaxUint32, MaxTimeout + 1, MaxTimeout},
+			"the wheel cannot tell times further apart",
+			[3]clock.Ticks{math.MaxUint32, MaxTimeout + 1, MaxTimeout},
 			map[string]clock.Ticks{"tcp": MaxTimeout, "tcpfin": MaxTimeout, "udp": MaxTimeout},
 		},
 	} {

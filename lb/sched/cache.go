@@ -207,9 +207,9 @@ func Sweep(plan any, now clock.Ticks, expiration time.Duration) {
 	}
 	limit := clock.FromDuration(expiration)
 	c.expiration.Store(int32(limit))
-	full, goal := c.sweeps%fullSweep == 0, 0
-	if full {
-		c.sweeps, goal = 1, math.MaxInt
+	goal := math.MaxInt
+	if c.sweeps%fullSweep == 0 {
+		c.sweeps = 1
 	} else {
 		excess := int(c.entries.Load()) - cacheEntries
 		if excess <= 0 {

@@ -119,6 +119,7 @@ func TestKernelPicks(t *testing.T) {
 }
 
 func kernelCase(t *testing.T, label string, n int, late bool) string {
+	t.Helper()
 	name, variant, _ := strings.Cut(label, "-")
 	weights := map[string][3]int32{"w333": {3, 3, 3}, "w123": {1, 2, 3}, "est": {1, 2, 3}, "fwm": {1, 2, 3}}[variant]
 	var flags Flags

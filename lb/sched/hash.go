@@ -17,8 +17,8 @@ func fold(a *flow.Addr) uint32 {
 	return binary.BigEndian.Uint32(a[:4]) ^ binary.BigEndian.Uint32(a[4:8]) ^ binary.BigEndian.Uint32(a[8:12]) ^ last
 }
 
-// hash32 returns bits bits of v times the 32-bit golden ratio.
-func hash32(v uint32, bits uint8) uint32 { return v * 0x61c88647 >> (32 - bits) }
+// hash32 returns the n upper bits of v times the 32-bit golden ratio.
+func hash32(v uint32, n uint8) uint32 { return v * 0x61c88647 >> (32 - n) }
 
 // sip13 returns 32 bits of SipHash-1-3 (Aumasson, Bernstein, "SipHash: a fast
 // short-input PRF", 2012) of v as four little-endian bytes, under a key whose
@@ -51,10 +51,8 @@ func sip13(v uint32, k uint64) uint32 {
 // changed after that.
 type table struct {
 	dests []Dest
-	slots []uint16 // index in dests; noSlot: nobody
+	slots []uint16 // index in dests; no slots: nobody
 }
-
-const noSlot = ^uint16(0)
 
 // hashed is a scheduler that looks a server up by a hash of the packet.
 type hashed struct {
@@ -75,11 +73,7 @@ func (s *hashed) Pick(q *Query, l Loads) int {
 		return i
 	}
 	for try := range uint32(len(s.slots)) {
-		at := s.slot(key, (first+try)%uint32(len(s.slots)))
-		if s.slots[at] == noSlot {
-			break
-		}
-		if i := s.at(at, l); i >= 0 {
+		if i := s.at(s.slot(key, (first+try)%uint32(len(s.slots))), l); i >= 0 {
 			return i
 		}
 	}
@@ -88,11 +82,10 @@ func (s *hashed) Pick(q *Query, l Loads) int {
 
 // at returns the server in a slot if it is available, or -1.
 func (s *hashed) at(slot uint32, l Loads) int {
-	i := s.slots[slot]
-	if i == noSlot || !available(&s.dests[i], l) {
-		return -1
+	if i := s.slots[slot]; available(&s.dests[i], l) {
+		return int(i)
 	}
-	return int(i)
+	return -1
 }
 
 func (s *hashed) anyAvailable(l Loads) bool {

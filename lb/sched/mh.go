@@ -34,6 +34,9 @@ func newMH(f Flags) Scheduler {
 
 func mhSlot(key, offset uint32) uint32 { return sip13(key+offset, mhKey1) % MaxMaglev }
 
+// noSlot marks what is still free while a table is filled.
+const noSlot = ^uint16(0)
+
 // mhTurn is a server's part in filling the table.
 type mhTurn struct {
 	next, skip uint32 // where it is in its permutation

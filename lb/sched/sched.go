@@ -76,7 +76,7 @@ var ErrFlag = errors.New("invalid scheduler flag")
 // algorithm is one entry of the registry.
 type algorithm struct {
 	name string
-	make func(Flags) Scheduler
+	init func(Flags) Scheduler
 	plan func(f Flags, dests []Dest, previous any) any // nil: nothing to plan
 }
 
@@ -121,7 +121,7 @@ func New(name string, flags Flags) (Scheduler, error) {
 	if a == nil {
 		return nil, fmt.Errorf("%w %q", ErrUnknown, name)
 	}
-	return a.make(flags), nil
+	return a.init(flags), nil
 }
 
 // Plan works out what the workers' schedulers of a service share. It is called

@@ -109,6 +109,34 @@ func TestNoAllocs(t *testing.T) {
 	}
 }
 
+// TestAdoptWithoutPlan: without a plan a scheduler makes its own, to the same
+// effect.
+func TestAdoptWithoutPlan(t *testing.T) {
+	for _, name := range Names() {
+		svc := newService(name, Flag1)
+		for i := range 5 {
+			svc.add(dest(uint32(i), fmt.Sprintf("10.1.0.%d", i), 80, int32(i)))
+		}
+		planned, alone := svc.scheduler(t), mustNew(t, name, Flag1)
+		alone.Adopt(svc.dests, nil)
+		for i := range 100 {
+			q := Query{Client: destination(7 * i), Dest: destination(i), Random: uint64(i) << 57}
+			if a, b := planned.Pick(&q, newCounts()), alone.Pick(&q, newCounts()); a != b {
+				t.Errorf("%s: pick %d is %d with a plan, %d without", name, i, a, b)
+			}
+		}
+	}
+}
+
+func mustNew(t *testing.T, name string, flags Flags) Scheduler {
+	t.Helper()
+	s, err := New(name, flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // sequence returns the IDs of n picks, 0 for nobody.
 func sequence(svc *service, s Scheduler, l Loads, n int) []uint32 {
 	ids := make([]uint32, n)

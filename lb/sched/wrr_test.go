@@ -81,7 +81,7 @@ func TestWRRTwin(t *testing.T) {
 		next := uint32(1)
 		some := func() uint32 { return rapid.SampledFrom(svc.dests).Draw(t, "server").ID }
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			step := rapid.SampledFrom([]string{"add", "remove", "weigh", "overload", "pick", "pick", "pick"}).Draw(t, "step")
+			step := rapid.SampledFrom([]string{"add", "remove", "weigh", "overload", "overload all", "relieve all", "pick", "pick", "pick"}).Draw(t, "step")
 			if len(svc.dests) == 0 && step != "pick" {
 				step = "add"
 			}
@@ -96,6 +96,12 @@ func TestWRRTwin(t *testing.T) {
 			case "overload":
 				id := some()
 				loads.overloaded[id] = !loads.overloaded[id]
+			case "overload all":
+				for _, d := range svc.dests {
+					loads.overloaded[d.ID] = true
+				}
+			case "relieve all":
+				clear(loads.overloaded)
 			case "pick":
 				for range 3 {
 					if got, want := worker.Pick(nil, loads), twin.Pick(nil, loads); got != want {
