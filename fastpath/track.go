@@ -209,6 +209,6 @@ func (p *Pipeline) remove(id conn.ID) {
 	if c.Control != 0 {
 		p.conns.Unhold(c.Control)
 	}
-	p.conns.Delete(id, p.serverKey(c, p.conns.RealAddr(id)))
+	p.conns.Delete(id)
 	p.removed = true
 }

@@ -68,7 +68,7 @@ func BenchmarkInsertDelete(b *testing.B) {
 				id := ID(1 + r.IntN(n))
 				c := *t.At(id)
 				k := c.serverKey(t.RealAddr(id))
-				t.Delete(id, &k)
+				t.Delete(id)
 				t.Insert(&c, &k)
 			}
 		})

@@ -133,7 +133,7 @@ func bitCount(m uint32) (n int) {
 }
 
 func (m *model) delete(id ID) {
-	m.t.Delete(id, m.live[id].server)
+	m.t.Delete(id)
 	delete(m.live, id)
 }
 

@@ -138,9 +138,8 @@ func (t *Table) Insert(c *Conn, server *flow.Key) (ID, bool) {
 }
 
 // Delete takes connection id out of the index and off the wheel; its entry is
-// free. server is the key given to Insert, nil if none was. It panics if that
-// is not so, or if the entry is free.
-func (t *Table) Delete(id ID, server *flow.Key) {
+// free. It panics if the entry is free already.
+func (t *Table) Delete(id ID) {
 	n := &t.timers[id]
 	if id == 0 || id > t.fresh || n.prev == free {
 		panic(fmt.Sprintf("conn: connection %d deleted, but it is free", id))
@@ -148,11 +147,8 @@ func (t *Table) Delete(id ID, server *flow.Key) {
 	client := t.conns[id].ClientKey()
 	t.unlink(&client, id)
 	if real := &t.reals[id]; !real.IsZero() {
-		own := t.conns[id].serverKey(real)
-		if server == nil || *server != own {
-			panic(fmt.Sprintf("conn: connection %d deleted with another server key than %v", id, own))
-		}
-		t.unlink(&own, id)
+		server := t.conns[id].serverKey(real)
+		t.unlink(&server, id)
 	}
 	t.disarm(id)
 	t.release(id)

@@ -131,7 +131,7 @@ func TestNewest(t *testing.T) {
 			t.Fatalf("found %d, want %d, the newest of %d", got, want, len(ids))
 		}
 		i := r.IntN(len(ids))
-		table.Delete(ids[i], &server)
+		table.Delete(ids[i])
 		ids = slices.Delete(ids, i, i+1)
 	}
 	if got := table.Lookup(&server); got != 0 {
@@ -273,12 +273,10 @@ func TestBroken(t *testing.T) {
 		stake, want string
 		do          func(*Table, ID)
 	}{
-		{"deleted twice", "is free", func(t *Table, id ID) { t.Delete(id, &server); t.Delete(id, &server) }},
-		{"no ID", "is free", func(t *Table, id ID) { t.Delete(0, nil) }},
-		{"never inserted", "is free", func(t *Table, id ID) { t.Delete(id+1, nil) }},
-		{"server key forgotten", "another server key", func(t *Table, id ID) { t.Delete(id, nil) }},
-		{"another's server key", "another server key", func(t *Table, id ID) { t.Delete(id, &foreign) }},
-		{"key changed in place", "key changed", func(t *Table, id ID) { t.At(id).ClientPort++; t.Delete(id, &server) }},
+		{"deleted twice", "is free", func(t *Table, id ID) { t.Delete(id); t.Delete(id) }},
+		{"no ID", "is free", func(t *Table, id ID) { t.Delete(0) }},
+		{"never inserted", "is free", func(t *Table, id ID) { t.Delete(id+1) }},
+		{"key changed in place", "key changed", func(t *Table, id ID) { t.At(id).ClientPort++; t.Delete(id) }},
 		{"inserted with another's server key", "does not belong", func(t *Table, id ID) { t.Insert(&c, &foreign) }},
 		{"inserted without a server's address", "does not belong", func(t *Table, id ID) {
 			k := c.serverKey(&flow.Addr{})
@@ -321,7 +319,7 @@ func TestNoAllocation(t *testing.T) {
 			"Delete and Insert": func() {
 				c := *table.At(2)
 				server := c.serverKey(table.RealAddr(2))
-				table.Delete(2, &server)
+				table.Delete(2)
 				table.Insert(&c, &server)
 			},
 			"states": func() { NextTCP(true, Output, TCPSynRecv, TCPAck); NextSCTP(Input, SCTPInit, ChunkInit) },

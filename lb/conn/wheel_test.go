@@ -34,7 +34,7 @@ func insertAt(t *testing.T, table *Table, i int, now, timeout clock.Ticks) ID {
 func expired(table *Table, now clock.Ticks) (ids []ID) {
 	table.Advance(now, 0, func(id ID) clock.Ticks {
 		ids = append(ids, id)
-		table.Delete(id, nil)
+		table.Delete(id)
 		return 0
 	})
 	return ids
@@ -154,7 +154,7 @@ func TestHeld(t *testing.T) {
 		if table.Held(id) > 0 {
 			return HeldTicks
 		}
-		table.Delete(id, nil)
+		table.Delete(id)
 		return 0
 	}
 	table.Advance(300+2*HeldTicks, 0, hold)
@@ -189,7 +189,7 @@ func TestBudget(t *testing.T) {
 				last = due
 			}
 			n++
-			table.Delete(id, nil)
+			table.Delete(id)
 			return 0
 		})
 		if n > 7 {
