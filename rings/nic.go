@@ -99,6 +99,7 @@ func WriteRSS(name string, r RSS) error {
 // Side is the end of a packet that is the client's, on an interface.
 type Side uint8
 
+// Which end of its packets is the client, on an interface.
 const (
 	ClientIsSource      Side = iota // interfaces towards clients: requests
 	ClientIsDestination             // interfaces towards real servers: replies

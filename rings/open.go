@@ -16,6 +16,7 @@ import (
 // interfaces[].mode.
 type Mode uint8
 
+// The modes; the last two differ in where the XDP program runs.
 const (
 	Auto     Mode = iota // the first of the following that works
 	ZeroCopy             // the NIC reads and writes the UMEM itself
@@ -38,6 +39,7 @@ func ParseMode(s string) (Mode, error) {
 // HugePages says what memory a UMEM is of: configuration key workers.huge_pages.
 type HugePages uint8
 
+// The settings of huge_pages.
 const (
 	HugeAuto    HugePages = iota // huge pages if enough of them are reserved
 	HugeRequire                  // huge pages, or an error

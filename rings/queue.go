@@ -137,7 +137,7 @@ func (r *outRing[T]) reserve(n uint32) uint32 {
 }
 
 // slot is the i-th reserved entry.
-func (r *outRing[T]) slot(i uint32) *T { return &r.entries[(r.head+i+1)&r.mask] }
+func (r *outRing[T]) slot(i uint32) *T { return &r.entries[(r.head+i)&r.mask] }
 
 // submit gives the kernel the first n reserved entries.
 func (r *outRing[T]) submit(n uint32) {

@@ -295,6 +295,26 @@ func TestTransmitFull(t *testing.T) {
 	}
 }
 
+// TestReceiveAll: what arrived since the last look is received together with
+// what was left then.
+func TestReceiveAll(t *testing.T) {
+	k := newKernel(t, base(nil))
+	q := k.Ports()[0]
+	b := make([]rings.Frame, 64)
+	for _, row := range []struct{ arrive, batch, want int }{{0, 8, 0}, {3, 2, 2}, {5, 8, 6}, {20, 0, 0}, {20, 64, 40}, {0, 64, 0}} {
+		for range row.arrive {
+			k.Arrive(0, numbered(1, 60))
+		}
+		k.Step()
+		n := q.Receive(b[:row.batch])
+		if n != row.want {
+			t.Errorf("%d more arrived: a batch of %d received %d, want %d", row.arrive, row.batch, n, row.want)
+		}
+		q.Release(b[:n])
+		q.Reclaim()
+	}
+}
+
 // TestTransmitRefuses: a descriptor that the kernel refuses never comes back,
 // so such a frame must not get there.
 func TestTransmitRefuses(t *testing.T) {
@@ -345,8 +365,19 @@ func TestKicks(t *testing.T) {
 		send(q, 10)
 		k.Step()
 		q.Reclaim()
+		b := make([]rings.Frame, 4)
+		q.Receive(b)
 		if s := q.Stats(); s.TxKicks+s.RxKicks != 0 {
 			t.Errorf("a kernel that does not ask was woken: %+v", s)
+		}
+		q.PollRx() // then a receiver that finds nothing fetches it
+		q.Receive(b)
+		q.Receive(b[:0])
+		k.Arrive(0, numbered(1, 60))
+		k.Step()
+		q.Receive(b)
+		if s := q.Stats(); s.RxKicks != 1 || s.RxPackets != 1 {
+			t.Errorf("busy polling: %+v, want one wake-up, for the empty ring", s)
 		}
 	})
 	t.Run("budget", func(t *testing.T) {

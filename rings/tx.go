@@ -6,10 +6,6 @@ import "golang.org/x/sys/unix"
 // comes back by the completion ring, so it is freed here, and counted.
 func (q *Queue) Transmit(b []Frame) int {
 	n := q.tx.reserve(uint32(len(b)))
-	if int(n) < len(b) {
-		q.kickTx() // what is queued may only wait for that
-		n = q.tx.reserve(uint32(len(b)))
-	}
 	u := q.umem
 	sent, bytes := uint32(0), uint64(0)
 	for i := range b[:n] {

@@ -349,12 +349,16 @@ func TestVethOpenErrors(t *testing.T) {
 		c      rings.OpenConfig
 		wanted []string
 	}{
-		{"zero-copy on veth", set(func(c *rings.OpenConfig) { c.Interfaces[0].Mode, c.Interfaces[1].Mode = rings.ZeroCopy, rings.ZeroCopy }),
-			[]string{"a0 queue 0", "zero-copy", "mode driver or auto"}},
+		{
+			"zero-copy on veth", set(func(c *rings.OpenConfig) { c.Interfaces[0].Mode, c.Interfaces[1].Mode = rings.ZeroCopy, rings.ZeroCopy }),
+			[]string{"a0 queue 0", "zero-copy", "mode driver or auto"},
+		},
 		{"no such queue", set(func(c *rings.OpenConfig) { c.Interfaces[1].Queue = 5 }), []string{"b0 queue 5", "has the interface this queue"}},
 		{"no such interface", set(func(c *rings.OpenConfig) { c.Interfaces[0].Index = 9999 }), []string{"a0 queue 0", "gone"}},
-		{"mixed modes", set(func(c *rings.OpenConfig) { c.Interfaces[0].Mode, c.Interfaces[1].Mode = rings.ZeroCopy, rings.Generic }),
-			[]string{"a0 zerocopy", "b0 generic", "one UMEM"}},
+		{
+			"mixed modes", set(func(c *rings.OpenConfig) { c.Interfaces[0].Mode, c.Interfaces[1].Mode = rings.ZeroCopy, rings.Generic }),
+			[]string{"a0 zerocopy", "b0 generic", "one UMEM"},
+		},
 		{"huge pages", set(func(c *rings.OpenConfig) { c.Frames, c.HugePages = 1<<20, rings.HugeRequire }), []string{"huge pages", "vm.nr_hugepages"}},
 		{"ring size", set(func(c *rings.OpenConfig) { c.Interfaces[0].RingSize = 1000 }), []string{"interfaces.ring_size of a0 is 1000"}},
 	} {

@@ -3,6 +3,7 @@ package pcapport
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -48,7 +49,7 @@ func readAll(file []byte) (names []string, packets []packet, err error) {
 	}
 	for {
 		iface, nanos, data, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return r.Interfaces(), packets, nil
 		}
 		if err != nil {
@@ -205,8 +206,11 @@ func TestReader(t *testing.T) {
 		{"picoseconds are cut", little().section().iface(little().option(optionName, "a"), little().option(optionResolution, "\x0c")).packet(0, 5999, "x").file, []string{"a"}, []packet{{0, 5, "x", ""}}},
 		{"blocks of other kinds are passed over", start(little()).block(5, make([]byte, 12)).block(0xbad, []byte("anything")).block(4, []byte{9}).packet(0, 1, "x").file, []string{"eth0"}, []packet{{0, 1, "x", ""}}},
 		{"a simple packet has no time", start(little()).block(simplePacket, append(little().words(5), "hello"...)).file, []string{"eth0"}, []packet{{0, 0, "hello", ""}}},
-		{"sections name the same interfaces again, in another order and byte order", append(two.file, other.file...), []string{"eth0", "unused", "eth2"},
-			[]packet{{0, 3, "abc", ""}, {0, 7_000_001_000, "de", ""}, {2, 8000, "f", ""}}},
+		{
+			"sections name the same interfaces again, in another order and byte order", append(two.file, other.file...),
+			[]string{"eth0", "unused", "eth2"},
+			[]packet{{0, 3, "abc", ""}, {0, 7_000_001_000, "de", ""}, {2, 8000, "f", ""}},
+		},
 		{"options that are not ours", little().section().iface(little().option(optionName, "a"), little().option(3, "description"), little().option(optionEnd, "")).packet(0, 1, "x").file, []string{"a"}, []packet{{0, 1000, "x", ""}}},
 	} {
 		names, packets, err := readAll(row.file)
@@ -289,7 +293,7 @@ func TestOpenReader(t *testing.T) {
 	if iface, nanos, data, err := r.Next(); iface != 0 || nanos != 9 || string(data) != "abc" || err != nil {
 		t.Errorf("read %d %d %q %v", iface, nanos, data, err)
 	}
-	if _, _, _, err := r.Next(); err != io.EOF {
+	if _, _, _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v, want io.EOF", err)
 	}
 	if err := r.Close(); err != nil {

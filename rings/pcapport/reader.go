@@ -50,7 +50,7 @@ func NewReader(name string, file io.ReadSeeker) (*Reader, error) {
 		return nil, err
 	}
 	for {
-		if _, _, _, err := r.Next(); err == io.EOF {
+		if _, _, _, err := r.Next(); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			return nil, err
@@ -79,7 +79,7 @@ func (r *Reader) rewind(file io.ReadSeeker) error {
 
 // cause is what is wrong with the file, where pcapgo only saw it end.
 func (r *Reader) cause(err error) error {
-	if r.blocks != nil && r.blocks.err != nil && r.blocks.err != io.EOF {
+	if r.blocks != nil && r.blocks.err != nil && !errors.Is(r.blocks.err, io.EOF) {
 		return r.blocks.err
 	}
 	return err
@@ -94,7 +94,7 @@ func (r *Reader) Interfaces() []string { return r.names }
 // io.EOF: there are no more.
 func (r *Reader) Next() (iface int, nanos int64, data []byte, err error) {
 	data, info, err := r.file.ZeroCopyReadPacketData()
-	if cause := r.cause(err); cause == io.EOF {
+	if cause := r.cause(err); errors.Is(cause, io.EOF) {
 		return 0, 0, nil, io.EOF
 	} else if cause != nil {
 		return 0, 0, nil, fmt.Errorf("%s: packet %d: %w", r.name, r.next, cause)
