@@ -9,13 +9,11 @@ import (
 	"github.com/sluice-lb/sluice/lb/flow"
 )
 
-// Overheads of tunnels in bytes (K-FWD-MTU), and the smallest MTUs that a
-// way to a real server may have.
+// The smallest MTUs, in bytes, that a tunnel to a real server may have, by the
+// family of its outer header (K-FWD-MTU).
 const (
-	overhead4 = 20
-	overhead6 = 40
-	minMTU4   = 68
-	minMTU6   = 1280
+	minMTU4 = 68
+	minMTU6 = 1280
 )
 
 // rewrite gives the packets of b from b.done to before to, places among those
@@ -56,11 +54,9 @@ func (p *Pipeline) toServer(k *Packet, c *conn.Conn) Verdict {
 		rewrite.NATIn(&k.Frame, &k.Info, &real.Addr, c.RealPort)
 	case lb.TUN:
 		p.tunnelID++
-		k.Inner = overhead4
-		if real.V6 {
-			k.Inner = overhead6
-		}
-		if !rewrite.Tunnel(&k.Frame, &k.Info, &k.Hop.Source, &real.Addr, p.tunnelID, p.snap.Sysctl.PMTUDisc != 0) {
+		encap := &p.realHops[k.real].encap
+		k.Inner = encap.Overhead
+		if !encap.Wrap(&k.Frame, &k.Info, &k.Hop.Source, p.tunnelID) {
 			return DropHeadroom
 		}
 	default:
@@ -111,12 +107,12 @@ func (p *Pipeline) passable(k *Packet, method lb.Forward, outer6 bool) (v Verdic
 	if k.Info.TTL <= 1 {
 		return DropTTL, false
 	}
-	mtu, header, floor := int(k.Hop.MTU), overhead4, minMTU4
+	mtu, floor := int(k.Hop.MTU), minMTU4
 	if outer6 {
-		header, floor = overhead6, minMTU6
+		floor = minMTU6
 	}
 	if method == lb.TUN {
-		if mtu -= header; mtu < floor {
+		if mtu -= int(p.realHops[k.real].encap.Overhead); mtu < floor {
 			return DropSmallMTU, false
 		}
 	}

@@ -10,6 +10,7 @@ package fastpath
 import (
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/fastpath/packet"
+	"github.com/sluice-lb/sluice/fastpath/rewrite"
 	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
@@ -30,48 +31,59 @@ const (
 
 // Config is what a Pipeline needs for its life.
 type Config struct {
-	Worker   int            // its number; its rows of the snapshot
-	Conns    *conn.Table    // the worker's own
-	Steering *flow.Steering // which worker owns a connection
-	Roles    []Role         // by port
+	Worker int         // its number; its rows of the snapshot
+	Conns  *conn.Table // the worker's own
+	// Templates are the node's persistence templates, shared by all workers.
+	Templates *conn.Templates
+	Steering  *flow.Steering // which worker owns a connection
+	Roles     []Role         // by port
+	Random    uint64         // a secret: where the random numbers of twos begin, and the key of GUE's source ports
 }
 
 // Pipeline carries packets of one worker from parse to rewrite.
 type Pipeline struct {
 	Counters Counters
 
-	worker   int
-	conns    *conn.Table
-	steering *flow.Steering
-	roles    []Role
+	worker    int
+	conns     *conn.Table
+	templates *conn.Templates
+	steering  *flow.Steering
+	roles     []Role
 
-	snap      *lb.Snapshot
-	rows      *lb.Rows
-	scheds    []sched.Scheduler // by service slot
-	v4, v6    bool              // any service of the family (K-PATH-1)
-	hops      *nexthop.Table
-	realHops  []realHop // by real ID
-	now       clock.Ticks
-	tunnelID  uint16 // the last IPv4 ident of an outer header
-	added     bool   // this batch added connections
-	removed   bool   // this batch removed connections
-	expireOne func(conn.ID) clock.Ticks
-	query     sched.Query // scratch, so that it is not allocated
-	replyKey  flow.Key    // scratch
+	snap              *lb.Snapshot
+	rows              *lb.Rows
+	scheds            []sched.Scheduler // by service slot
+	v4, v6            bool              // any service of the family (K-PATH-1)
+	hops              *nexthop.Table
+	realHops          []realHop // by real ID
+	now               clock.Ticks
+	tunnelID          uint16    // the last IPv4 ident of an outer header
+	tunnelSeed        flow.Seed // of the source ports of GUE
+	added             bool      // this batch added connections
+	removed           bool      // this batch removed connections
+	expireOne         func(conn.ID) clock.Ticks
+	expireOneTemplate func(*conn.Stripe, conn.ID) clock.Ticks
+	random            uint64 // for twos
+	defence           defence
+	sweep             conn.ID     // where to go on looking for connections of removed servers; 0: nowhere
+	query             sched.Query // scratch, so that it is not allocated
+	replyKey          flow.Key    // scratch
 }
 
-// realHop is the way to a real server, valid for one version of the next-hop
-// table.
+// realHop is the way to a real server: the next hop, valid for one version of
+// the next-hop table, and the tunnel, if it is reached by one.
 type realHop struct {
 	version uint64
 	hop     *nexthop.Hop
+	encap   rewrite.Encap
 }
 
 // New returns a Pipeline that has no services and no routes yet: Adopt and
 // Routes give it both before the first Process.
 func New(c Config) *Pipeline {
-	p := &Pipeline{worker: c.Worker, conns: c.Conns, steering: c.Steering, roles: c.Roles}
-	p.expireOne = p.expire
+	p := &Pipeline{worker: c.Worker, conns: c.Conns, templates: c.Templates, steering: c.Steering, roles: c.Roles}
+	p.random, p.tunnelSeed = c.Random, flow.Seed{c.Random, ^c.Random}
+	p.expireOne, p.expireOneTemplate = p.expire, p.expireTemplate
 	return p
 }
 
@@ -83,21 +95,35 @@ func (p *Pipeline) Adopt(s *lb.Snapshot) {
 	}
 	p.v4, p.v6 = false, false
 	for slot, svc := range s.Services {
-		p.adoptService(slot, svc, s)
+		p.adoptService(slot, svc)
 	}
 	for len(p.realHops) < len(s.Reals) {
 		p.realHops = append(p.realHops, realHop{})
 	}
+	if s.Sysctl.ExpireNoDestConn != 0 && p.snap != nil && lostServer(p.snap, s) {
+		p.sweep = 1
+	}
 	// A real ID may have been given to another server.
-	for i := range p.realHops {
-		p.realHops[i].version = 0
+	for i := range s.Reals {
+		p.realHops[i] = realHop{encap: rewrite.NewEncap(&s.Reals[i], s.Sysctl.PMTUDisc != 0, p.tunnelSeed)}
 	}
 	p.rows = s.Adopt(p.worker, p.snap)
 	p.snap = s
+	p.setDefence()
+}
+
+// lostServer says whether a server was removed between two snapshots.
+func lostServer(was, is *lb.Snapshot) bool {
+	for i := range was.Reals {
+		if was.Reals[i].Available && !is.Reals[i].Available {
+			return true
+		}
+	}
+	return false
 }
 
 // adoptService brings the scheduler of one slot up to date with svc.
-func (p *Pipeline) adoptService(slot int, svc *lb.Service, s *lb.Snapshot) {
+func (p *Pipeline) adoptService(slot int, svc *lb.Service) {
 	if svc == nil {
 		p.scheds[slot] = nil
 		return

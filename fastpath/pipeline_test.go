@@ -1,12 +1,18 @@
 package fastpath
 
 import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sluice-lb/sluice/fastpath/packet/packettest"
+	"github.com/sluice-lb/sluice/fastpath/pathtest"
 	"github.com/sluice-lb/sluice/lb"
+	"github.com/sluice-lb/sluice/lb/flow"
 )
 
 const (
@@ -318,5 +324,161 @@ func TestProcessAllocatesNothing(t *testing.T) {
 	}
 	if r.pipe.Counters[Forward] == 0 {
 		t.Error("nothing was forwarded")
+	}
+}
+
+// tunnelled is a service with one server that is reached by a tunnel.
+func tunnelled(vip, server string, tunnel lb.Tunnel) lb.ServiceSpec {
+	svc := service("tcp "+netip.AddrPortFrom(netip.MustParseAddr(vip), 80).String()+" rr",
+		"tun "+netip.AddrPortFrom(netip.MustParseAddr(server), 80).String()+" 1")
+	svc.Servers[0].Tunnel = tunnel
+	return svc
+}
+
+// Each row is a kind of tunnel and what its headers take of an MTU of 1500, in
+// IPv4 and in IPv6 (K-FWD-MTU).
+var tunnelKinds = []struct {
+	tunnel   lb.Tunnel
+	overhead [2]int
+	want     string // a part of the fate
+}{
+	{lb.Tunnel{}, [2]int{20, 40}, "tunnel="},
+	{lb.Tunnel{Type: lb.GUE, Port: 6080}, [2]int{32, 52}, "csum=none"},
+	{lb.Tunnel{Type: lb.GUE, Port: 6080, Checksum: lb.Checksum}, [2]int{32, 52}, "csum=ok"},
+	{lb.Tunnel{Type: lb.GUE, Port: 6080, Checksum: lb.ChecksumRemote}, [2]int{32, 52}, "csum=ok"},
+	{lb.Tunnel{Type: lb.GRE}, [2]int{24, 44}, "proto=47"},
+	{lb.Tunnel{Type: lb.GRE, Checksum: lb.Checksum}, [2]int{28, 48}, "proto=47"},
+}
+
+// Every kind of tunnel between the families: what fits leaves, one byte more
+// does not, and a packet that waits for a neighbour says where the client's
+// begins.
+func TestTunnels(t *testing.T) {
+	for _, kind := range tunnelKinds {
+		for outer, server := range []string{"10.0.2.11", "fd00:2::11"} {
+			for _, v6 := range []bool{false, true} {
+				to, header, p := vip, 40, fromClient().IP4(client, vip).DF()
+				if v6 {
+					to, header, p = vip6, 60, fromClient().IP6(client6, vip6)
+				}
+				name := fmt.Sprintf("%v to %s for %s", kind.tunnel, server, to)
+				syn := func(n int) arrival { return in(p.TCP(1000, 80, synFlag).Payload(make([]byte, n))) }
+				r := newRig(t, options{}, tunnelled(to, server, kind.tunnel))
+				most := 1500 - kind.overhead[outer]
+				if got := r.fate(syn(most - header)); !strings.HasPrefix(got, "1 ") || !strings.Contains(got, server) || !strings.Contains(got, kind.want) {
+					t.Errorf("%s, %d bytes: %s, want it to leave with %s", name, most, got, kind.want)
+				}
+				if n := r.batch.Pkts[0].Len; n != 1514 {
+					t.Errorf("%s, %d bytes: the frame has %d, want 1514", name, most, n)
+				}
+				if got := r.fate(syn(most - header + 1)); got != "too_big" || int(r.batch.Pkts[0].MTU) != most {
+					t.Errorf("%s, %d bytes: %s with MTU %d, want too_big with %d", name, most+1, got, r.batch.Pkts[0].MTU, most)
+				}
+				// The server of this one has no MAC address yet.
+				r = newRig(t, options{}, tunnelled(to, strings.Replace(server, "11", "14", 1), kind.tunnel))
+				if got := r.fate(syn(0)); got != "held" {
+					t.Errorf("%s, unknown neighbour: %s, want held", name, got)
+				}
+				k := &r.batch.Pkts[0]
+				inside := k.Chunk[k.Off:][k.Info.L3+k.Inner : k.Len]
+				if want := p.TTL(63).TCP(1000, 80, synFlag).Datagram(); int(k.Inner) != kind.overhead[outer] || !bytes.Equal(inside, want) {
+					t.Errorf("%s, held: behind %d bytes of headers %x, want behind %d the client's %x", name, k.Inner, inside, kind.overhead[outer], want)
+				}
+			}
+		}
+	}
+}
+
+// K-FWD-MTU: a way that leaves a tunnel less than IP's smallest MTU, whatever
+// the packet's length. The smallest is that of the outer header's family.
+func TestTunnelSmallMTU(t *testing.T) {
+	for _, kind := range tunnelKinds {
+		for outer, server := range []string{"10.0.2.11", "fd00:2::11"} {
+			r := newRig(t, options{}, tunnelled(vip, server, kind.tunnel))
+			to := flow.FromNetip(netip.MustParseAddr(server))
+			least := []int{68, 1280}[outer] + kind.overhead[outer]
+			r.pipe.hops.Lookup(&to).MTU = uint16(least)
+			if got := r.fate(syn(1000)); !strings.HasPrefix(got, "1 ") {
+				t.Errorf("%v to %s, MTU %d: %s, want it to leave", kind.tunnel, server, least, got)
+			}
+			r.pipe.hops.Lookup(&to).MTU = uint16(least - 1)
+			if got := r.fate(syn(1000)); got != "small_mtu" {
+				t.Errorf("%v to %s, MTU %d: %s, want small_mtu", kind.tunnel, server, least-1, got)
+			}
+		}
+	}
+}
+
+// The source ports of GUE are of the pipeline's secret: the same in each run
+// with the same one, and after any change of services.
+func TestTunnelSourcePorts(t *testing.T) {
+	ports := func(random uint64) (all []uint16) {
+		r := newRig(t, options{}, tunnelled(vip, "10.0.2.11", lb.Tunnel{Type: lb.GUE, Port: 6080}))
+		r.pipe = New(Config{Conns: r.conns, Templates: r.templates, Steering: r.pipe.steering, Roles: r.pipe.roles, Random: random})
+		r.pipe.Routes(pathtest.Routes(t))
+		r.pipe.Adopt(r.director.Current())
+		for port := uint16(1000); port < 1100; port++ {
+			r.process(syn(port))
+			all = append(all, r.batch.Pkts[0].Info.SrcPort)
+		}
+		r.edit(func(s *lb.Spec) { s.Services = append(s.Services, natService()); s.Services[1].Key.Port = 81 })
+		r.process(in(fromClient().IP4(client, vip).TCP(1000, 80, ackFlag).TTL(9)))
+		if got := r.batch.Pkts[0].Info.SrcPort; got != all[0] {
+			t.Errorf("after a change of services a flow's port goes from %d to %d", all[0], got)
+		}
+		return all
+	}
+	first, again, other := ports(1), ports(1), ports(2)
+	if !slices.Equal(first, again) {
+		t.Error("two runs with one secret give other ports")
+	}
+	same := 0
+	for i := range first {
+		if first[i] == other[i] {
+			same++
+		}
+	}
+	if same > 5 {
+		t.Errorf("another secret leaves %d of %d flows their port", same, len(first))
+	}
+}
+
+// Changes of pmtu_disc and of the kind of tunnel reach connections that are
+// already there.
+func TestTunnelChanges(t *testing.T) {
+	r := newRig(t, options{}, tunnelled(vip, "10.0.2.11", lb.Tunnel{}))
+	ack := in(fromClient().IP4(client, vip).DF().TCP(1000, 80, ackFlag))
+	r.process(syn(1000))
+	for _, step := range []struct {
+		stake string
+		edit  func(*lb.Spec)
+		want  string
+	}{
+		{"as it was", func(*lb.Spec) {}, "id=0x0000 DF 10.0.2.1 > 10.0.2.11 tunnel=4"},
+		{"pmtu_disc 0", func(s *lb.Spec) { s.Sysctl.PMTUDisc = 0 }, "10.0.2.1 > 10.0.2.11 tunnel=4"},
+		{"GRE", func(s *lb.Spec) { s.Services[0].Servers[0].Tunnel.Type = lb.GRE }, "proto=47"},
+	} {
+		r.edit(step.edit)
+		got := r.fate(ack)
+		outer, _, _ := strings.Cut(got, "{")
+		if !strings.Contains(outer, step.want) || strings.Contains(outer, " DF ") != (step.stake == "as it was") {
+			t.Errorf("%s: %s, want %s", step.stake, got, step.want)
+		}
+	}
+}
+
+func TestTunnelsAllocateNothing(t *testing.T) {
+	for _, kind := range tunnelKinds {
+		r := newRig(t, options{}, tunnelled(vip, "10.0.2.11", kind.tunnel), tunnelled(vip6, "10.0.2.11", kind.tunnel))
+		frames := []arrival{syn(1000), in(fromClient().IP6(client6, vip6).TCP(1000, 80, synFlag))}
+		if n := testing.AllocsPerRun(100, func() {
+			r.fill(frames...)
+			r.pipe.Process(&r.batch, r.now)
+		}); n != 0 {
+			t.Errorf("%v: Process allocates %v times a batch, want 0", kind.tunnel, n)
+		}
+		if r.pipe.Counters[Forward] == 0 {
+			t.Errorf("%v: nothing was forwarded", kind.tunnel)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,13 +16,14 @@ import (
 
 // rig is a pipeline with its neighbourhood.
 type rig struct {
-	t        testing.TB
-	pipe     *Pipeline
-	director *lb.Director
-	conns    *conn.Table
-	now      clock.Ticks
-	batch    Batch
-	memory   [MaxBatch][2048]byte
+	t         testing.TB
+	pipe      *Pipeline
+	director  *lb.Director
+	conns     *conn.Table
+	templates *conn.Templates
+	now       clock.Ticks
+	batch     Batch
+	memory    [MaxBatch][2048]byte
 }
 
 // options of a rig.
@@ -48,7 +50,11 @@ func newRig(t testing.TB, o options, services ...lb.ServiceSpec) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.conns.Close() })
-	r.pipe = New(Config{Conns: r.conns, Steering: flow.NewSteering(max(1, o.workers), []byte("forty random bytes that are a hash's key!"), nil), Roles: o.roles})
+	if r.templates, err = conn.NewTemplates(o.max, flow.Seed{3, 4}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.templates.Close() })
+	r.pipe = New(Config{Conns: r.conns, Templates: r.templates, Steering: flow.NewSteering(max(1, o.workers), []byte("forty random bytes that are a hash's key!"), nil), Roles: o.roles})
 	r.pipe.Routes(pathtest.Routes(t))
 	r.pipe.Adopt(r.director.Current())
 	return r
@@ -149,4 +155,11 @@ func (r *rig) load(addr string) string {
 		}
 	}
 	return "unknown"
+}
+
+// states are the states of all connections, by the kernel's names.
+func (r *rig) states() string {
+	var out []string
+	r.conns.Scan(0, r.conns.Max(), func(_ conn.ID, c *conn.Conn) { out = append(out, conn.StateName(c.Proto, false, c.State)) })
+	return strings.Join(out, " ")
 }

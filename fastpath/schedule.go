@@ -1,8 +1,9 @@
 package fastpath
 
 import (
+	"math/bits"
+
 	"github.com/sluice-lb/sluice/fastpath/packet"
-	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 	"github.com/sluice-lb/sluice/lb/flow"
@@ -12,9 +13,6 @@ import (
 const (
 	ftpPort     = 21
 	ftpDataPort = 20
-	// newTimeout is what a connection lives if its first packet decides
-	// nothing else (K-CONN-6).
-	newTimeout = 3 * 100 * clock.Ticks(1)
 )
 
 // miss decides about a packet without a connection: another worker's, one to
@@ -87,18 +85,42 @@ func (p *Pipeline) scheduleNew(b *Batch, at int, svc *lb.Service) Verdict {
 			return Pass
 		}
 	}
+	if p.defence.dropsPacket() {
+		return DropDefence
+	}
 	if svc.Mark == 0 && in.SrcPort == ftpDataPort && in.Proto != packet.ProtoSCTP {
 		return Pass // K-CONN-12
+	}
+	if svc.Persistence != nil {
+		return p.schedulePersistent(b, at, svc)
 	}
 	if svc.Mark == 0 && in.DstPort != svc.Port {
 		return p.leave(k, svc) // K-SVC-6: port 0 wants persistence
 	}
-	p.query = sched.Query{Client: in.Src, Dest: in.Dst, ClientPort: in.SrcPort, DestPort: in.DstPort, Proto: in.Proto, Now: p.now}
-	pick := p.scheds[svc.Slot].Pick(&p.query, p.snap)
-	if pick < 0 {
+	id := p.pick(k, svc)
+	if id == lb.NoReal {
 		return p.leave(k, svc)
 	}
-	return p.connect(b, at, svc, svc.Dests[pick].ID)
+	port := p.snap.Reals[id].Port
+	if port == 0 {
+		port = in.DstPort
+	}
+	return p.connect(b, at, svc, id, port, 0)
+}
+
+// pick has svc's scheduler choose a server for k; lb.NoReal: there is none.
+func (p *Pipeline) pick(k *Packet, svc *lb.Service) uint32 {
+	in := &k.Info
+	p.random = p.random*6364136223846793005 + 1442695040888963407 // Knuth's MMIX generator
+	p.query = sched.Query{
+		Client: in.Src, Dest: in.Dst, ClientPort: in.SrcPort, DestPort: in.DstPort, Proto: in.Proto,
+		Now: p.now, Random: bits.ReverseBytes64(p.random),
+	}
+	at := p.scheds[svc.Slot].Pick(&p.query, p.snap)
+	if at < 0 {
+		return lb.NoReal
+	}
+	return svc.Dests[at].ID
 }
 
 // leave is the verdict when no server is available (K-PATH-6).
@@ -109,17 +131,15 @@ func (p *Pipeline) leave(k *Packet, svc *lb.Service) Verdict {
 	return DropNoServer
 }
 
-// connect makes the connection of k to real server id and counts k on it.
-func (p *Pipeline) connect(b *Batch, at int, svc *lb.Service, id uint32) Verdict {
+// connect makes the connection of k to port of real server id, under the
+// template that control names (0: none), and counts k on it.
+func (p *Pipeline) connect(b *Batch, at int, svc *lb.Service, id uint32, port uint16, control conn.ID) Verdict {
 	k, in := &b.Pkts[at], &b.Pkts[at].Info
 	real := &p.snap.Reals[id]
 	c := conn.Conn{
 		Client: in.Src, Virtual: in.Dst, ClientPort: in.SrcPort, VirtualPort: in.DstPort,
-		RealPort: real.Port, Proto: in.Proto, Real: id,
-		Flags: conn.Inactive | conn.Flags(real.Forward), Stamp: p.now, Timeout: newTimeout,
-	}
-	if real.Port == 0 || real.Forward != lb.NAT {
-		c.RealPort = in.DstPort
+		RealPort: port, Proto: in.Proto, Real: id, Control: control,
+		Flags: conn.Inactive | conn.Flags(real.Forward), Stamp: p.now, Timeout: conn.InitialTicks,
 	}
 	if real.Forward != lb.NAT {
 		c.Flags |= conn.NoOutput

@@ -100,13 +100,19 @@ func (p *Pipeline) transition(k *Packet, c *conn.Conn) {
 	state := c.State
 	switch c.Proto {
 	case packet.ProtoTCP:
-		state = conn.NextTCP(false, dir, state, k.Info.Event)
+		state = conn.NextTCP(p.defence.secure, dir, state, k.Info.Event)
 	case packet.ProtoSCTP:
 		state = conn.NextSCTP(dir, state, k.Info.Event)
 	}
 	if state != c.State {
 		p.recount(c, state)
 		c.State = state
+		if c.Proto == packet.ProtoTCP && state == conn.TCPEstablished || c.Proto == packet.ProtoSCTP && state == conn.SCTPEstablished {
+			p.assure(c)
+		}
+	}
+	if c.Proto == packet.ProtoUDP && k.Reply {
+		p.assure(c)
 	}
 	timeout := p.snap.Timeouts.Of(c.Proto, state)
 	switch {
@@ -173,7 +179,31 @@ func opens(k *Packet) bool {
 // whether more are waiting.
 func (p *Pipeline) Expire(now clock.Ticks, budget int) (more bool) {
 	p.now = now
-	return p.conns.Advance(now, budget, p.expireOne)
+	more = p.conns.Advance(now, budget, p.expireOne)
+	if p.sweep != 0 {
+		p.sweepGone(budget)
+		more = more || p.sweep != 0
+	}
+	p.defend(budget)
+	return p.templates.Advance(p.worker, p.steering.Workers(), now, budget, p.expireOneTemplate) || more
+}
+
+// sweepGone ends connections of removed servers, at most budget entries of the
+// table a call, and at its end their templates (K-CONN-10).
+func (p *Pipeline) sweepGone(budget int) {
+	gone := func(c *conn.Conn) bool { return c.Real != lb.NoReal && !p.snap.Reals[c.Real].Available }
+	p.sweep = p.conns.Scan(p.sweep, budget, func(id conn.ID, c *conn.Conn) {
+		if gone(c) {
+			p.expireNow(id)
+		}
+	})
+	if p.sweep == 0 && p.worker == 0 {
+		p.templates.Scan(func(s *conn.Stripe, id conn.ID, c *conn.Conn) {
+			if gone(c) && s.Held(id) == 0 {
+				p.expireTemplate(s, id)
+			}
+		})
+	}
 }
 
 // expire ends a connection whose timer fired, or re-arms it while it
@@ -206,9 +236,7 @@ func (p *Pipeline) remove(id conn.ID) {
 		p.snap.Unbound(c.Real)
 		row.Refs.Add(-1)
 	}
-	if c.Control != 0 {
-		p.conns.Unhold(c.Control)
-	}
+	p.release(c)
 	p.conns.Delete(id)
 	p.removed = true
 }

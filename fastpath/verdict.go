@@ -4,26 +4,27 @@ package fastpath
 // exactly one, and each has a counter of its own.
 type Verdict uint8
 
+// Verdicts, each with its counter in names.
 const (
-	// Forward: to the tx ring of the packet's Out interface.
+	// Forward sends it to the tx ring of the packet's Out interface.
 	Forward Verdict = iota
-	// Pass: not ours after all; to the host's stack.
+	// Pass gives what is not ours after all to the host's stack.
 	Pass
-	// Hold: the next hop's address is being resolved; kept by the slow path.
+	// Hold has the slow path keep it until the next hop's address is known.
 	Hold
-	// Handoff: another worker owns the connection. That worker counts the
+	// Handoff gives it to the worker that owns its connection. That worker counts the
 	// packet's end; this one only the hand-over.
 	Handoff
-	// Related: an ICMP error that concerns a connection; see Pipeline.Related.
+	// Related is an ICMP error that concerns a connection; see Pipeline.Related.
 	Related
 
 	// DropTTL and the verdicts up to DropNoRoute drop the packet and ask the
 	// slow path to answer it with an ICMP error.
 	DropTTL
-	DropTooBig
-	DropNoServer
+	DropTooBig   // larger than the path's MTU and not to be fragmented (K-FWD-MTU)
+	DropNoServer // no server of the service takes it (K-PATH-6)
 	DropNATReply // a NAT server's packet without a connection, nat_icmp_send (K-PATH-4)
-	DropNoRoute
+	DropNoRoute  // nothing leads to its next hop
 
 	DropTruncated       // the frame ends before its headers do
 	DropMalformed       // a header contradicts itself or the frame
@@ -34,7 +35,7 @@ const (
 	DropNoFragmentation // larger than the path's MTU and allowed to be fragmented, which is not done yet
 	DropServerGone      // the connection's server was removed (K-CONN-10)
 	DropTableFull       // connections.max is reached
-	DropNotScheduled    // a service matches, but its rules schedule no such packet
+	DropDefence         // drop_packet is at work (K-DEF-3)
 	DropLocalServer     // NAT to a server that is the director itself, which is not done yet
 	DropSmallMTU        // the way to the server has less than IP's smallest MTU (K-FWD-MTU)
 	DropHeadroom        // no room in the frame for a tunnel's header
@@ -53,7 +54,7 @@ var names = [Verdicts]string{
 	DropTruncated: "truncated", DropMalformed: "malformed", DropIPChecksum: "ip_checksum",
 	DropICMPChecksum: "icmp_checksum", DropOtherHost: "other_host", DropFragment: "fragment",
 	DropNoFragmentation: "needs_fragmentation", DropServerGone: "server_gone", DropTableFull: "table_full",
-	DropNotScheduled: "not_scheduled", DropLocalServer: "local_server", DropSmallMTU: "small_mtu", DropHeadroom: "no_headroom",
+	DropDefence: "drop_packet", DropLocalServer: "local_server", DropSmallMTU: "small_mtu", DropHeadroom: "no_headroom",
 	DropLinkDown: "link_down", DropTxFull: "tx_full", DropInboxFull: "inbox_full", DropSlowFull: "slow_path_full",
 }
 

@@ -54,7 +54,9 @@ func Routes(t testing.TB) *nexthop.Table {
 
 func mac(s string) (m [6]byte) {
 	var parts [6]int
-	fmt.Sscanf(s, "%x:%x:%x:%x:%x:%x", &parts[0], &parts[1], &parts[2], &parts[3], &parts[4], &parts[5])
+	if _, err := fmt.Sscanf(s, "%x:%x:%x:%x:%x:%x", &parts[0], &parts[1], &parts[2], &parts[3], &parts[4], &parts[5]); err != nil {
+		panic(err) // a mistake in a test's text
+	}
 	for i, p := range parts {
 		m[i] = byte(p)
 	}
@@ -72,13 +74,13 @@ func prefixes(texts ...string) (out []netip.Prefix) {
 // servers in the order of their addition: "nat 10.0.2.11:8080 1".
 func Service(text string, servers ...string) lb.ServiceSpec {
 	var proto, at, scheduler string
-	fmt.Sscan(text, &proto, &at, &scheduler)
+	scan(text, &proto, &at, &scheduler)
 	ap := netip.MustParseAddrPort(at)
 	s := lb.ServiceSpec{Key: lb.ServiceKey{Proto: map[string]uint8{"tcp": 6, "udp": 17, "sctp": 132}[proto], Addr: ap.Addr(), Port: ap.Port()}, Scheduler: scheduler}
 	for _, text := range servers {
 		var method, at string
 		var weight int32
-		fmt.Sscan(text, &method, &at, &weight)
+		scan(text, &method, &at, &weight)
 		ap := netip.MustParseAddrPort(at)
 		s.Servers = append(s.Servers, lb.RealSpec{
 			Key:     lb.RealKey{Addr: ap.Addr(), Port: ap.Port()},
@@ -94,3 +96,11 @@ func FromClient() packettest.Packet { return packettest.Eth(FrontMAC, ClientMAC)
 
 // FromServer is a frame from the servers' side.
 func FromServer() packettest.Packet { return packettest.Eth(BackMAC, ServerMAC) }
+
+// scan reads words into variables. It panics on others: that is a mistake in a
+// test's text.
+func scan(text string, to ...any) {
+	if _, err := fmt.Sscan(text, to...); err != nil {
+		panic(fmt.Sprintf("pathtest: %q: %v", text, err))
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/fastpath/packet/packettest"
+	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/flow"
 )
 
@@ -18,13 +19,16 @@ type job struct {
 }
 
 func jobs() []job {
-	to, back, outer, outerTo := addr(rip), addr(vip), addr(dip), addr(rip)
-	to6, outer6, outerTo6 := addr(rip6), addr(dip6), addr(rip6)
+	to, back, to6 := addr(rip), addr(vip), addr(rip6)
 	hop := &nexthop.Hop{VLANs: 1, TPID: [2]uint16{0x8100}, VLAN: [2]uint16{7}}
 	plain := &nexthop.Hop{}
 	quoted := new(packet.Info)
 	in := func(a *flow.Addr, port uint16) func(*Frame, *packet.Info) {
 		return func(f *Frame, in *packet.Info) { NATIn(f, in, a, port) }
+	}
+	wrap := func(t lb.Tunnel, to, from string) func(*Frame, *packet.Info) {
+		e, src := encap(t, addr(to), true), addr(from)
+		return func(f *Frame, in *packet.Info) { e.Wrap(f, in, src, 1) }
 	}
 	return []job{
 		{"nothing", fromClient.TCP(1000, 80, packettest.ACK), func(*Frame, *packet.Info) {}},
@@ -35,8 +39,14 @@ func jobs() []job {
 		{"NATIn/tcp6", fromClient6.TCP(1000, 80, packettest.ACK), in(to6, 8080)},
 		{"NATOut/tcp4", fromServer.TCP(8080, 1000, packettest.ACK), func(f *Frame, in *packet.Info) { NATOut(f, in, back, 80) }},
 		{"Forward/tcp4", fromClient.TCP(1000, 80, packettest.ACK), Forward},
-		{"Tunnel/4in4", fromClient.TCP(1000, 80, packettest.ACK), func(f *Frame, in *packet.Info) { Tunnel(f, in, outer, outerTo, 1, true) }},
-		{"Tunnel/4in6", fromClient.TCP(1000, 80, packettest.ACK), func(f *Frame, in *packet.Info) { Tunnel(f, in, outer6, outerTo6, 1, true) }},
+		{"Wrap/4in4", fromClient.TCP(1000, 80, packettest.ACK), wrap(ipip, rip, dip)},
+		{"Wrap/4in6", fromClient.TCP(1000, 80, packettest.ACK), wrap(ipip, rip6, dip6)},
+		{"Wrap/gue", fromClient.TCP(1000, 80, packettest.ACK), wrap(gue, rip, dip)},
+		{"Wrap/gue-csum", fromClient.TCP(1000, 80, packettest.ACK), wrap(gueSum, rip, dip)},
+		{"Wrap/gue-csum-1400", fromClient.TCP(1000, 80, packettest.ACK).Payload(make([]byte, 1360)), wrap(gueSum, rip, dip)},
+		{"Wrap/gue6", fromClient6.TCP(1000, 80, packettest.ACK), wrap(gue, rip6, dip6)},
+		{"Wrap/gre", fromClient.TCP(1000, 80, packettest.ACK), wrap(gre, rip, dip)},
+		{"Wrap/gre-csum", fromClient.TCP(1000, 80, packettest.ACK), wrap(greSum, rip, dip)},
 		{"Link/plain", fromClient.TCP(1000, 80, packettest.ACK), func(f *Frame, in *packet.Info) { Link(f, in, plain) }},
 		{"Link/vlan", fromClient.TCP(1000, 80, packettest.ACK), func(f *Frame, in *packet.Info) { Link(f, in, hop) }},
 		{"ICMPIn/4", packettest.Eth(ourMAC, routerMAC).IP4(cip, vip).ICMP4(3, 4, 1400).Quote(toClient.TCP(80, 1000, 0), 28), func(f *Frame, in *packet.Info) {

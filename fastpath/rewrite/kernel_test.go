@@ -11,6 +11,8 @@ import (
 
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/fastpath/packet"
+	"github.com/sluice-lb/sluice/fastpath/packet/packettest"
+	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/flow"
 )
 
@@ -49,8 +51,8 @@ func kernelExchanges(t *testing.T) []exchange {
 
 // TestKernel asks that each frame leaves byte for byte as from the kernel's
 // IPVS (K-FWD-*, K-PROTO-*, K-ICMP-*). What the kernel draws at random is taken
-// from its answer: the ident of datagrams without DF, and IPv6 flow labels of
-// its own errors.
+// from its answer: the ident of datagrams without DF, the source ports of GUE,
+// and IPv6 flow labels of its own errors.
 func TestKernel(t *testing.T) {
 	all := kernelExchanges(t)
 	if len(all) < 100 {
@@ -100,9 +102,12 @@ func kernelRewrite(t *testing.T, x exchange, f *Frame, in *packet.Info) {
 		NATIn(f, in, &a, port)
 	case "nat-out":
 		NATOut(f, in, &a, port)
-	case "tunnel", "tunnel-nopmtu":
+	case "ipip", "ipip-nopmtu", "gue", "gue-csum", "gue-remcsum", "gre", "gre-csum":
+		kind := map[string]lb.Tunnel{"gue": gue, "gue-csum": gueSum, "gue-remcsum": gueRem, "gre": gre, "gre-csum": greSum}[x.what[0]]
 		id := packet.IPv4(x.out[packet.EthernetLen:]).ID()
-		ok = Tunnel(f, in, &a, &b, id, x.what[0] == "tunnel")
+		if ok = encap(kind, &b, x.what[0] != "ipip-nopmtu").Wrap(f, in, &a, id); ok && kind.Type == lb.GUE {
+			kernelPort(t, x, f, in)
+		}
 	case "icmp-in":
 		ok = ICMPIn(f, in, quotedIn(t, x.in, in), &a, port)
 	case "icmp-out":
@@ -112,6 +117,25 @@ func kernelRewrite(t *testing.T, x exchange, f *Frame, in *packet.Info) {
 	}
 	if !ok {
 		t.Fatalf("%v refuses the frame", x.what)
+	}
+}
+
+// kernelPort gives a packet in GUE the source port that the kernel's has, which
+// is of its secret as ours is of ours, and the checksum for it.
+func kernelPort(t *testing.T, x exchange, f *Frame, in *packet.Info) {
+	t.Helper()
+	if in.SrcPort < 32768 || in.SrcPort > 60999 {
+		t.Errorf("source port %d is outside the kernel's range", in.SrcPort)
+	}
+	segment := content(f)[in.L4:]
+	src, dst := in.Src.Netip().AsSlice(), in.Dst.Netip().AsSlice()
+	sum := be.Uint16(segment[6:])
+	if sum != 0 && !packettest.ChecksumOK(segment, packet.ProtoUDP, src, dst) {
+		t.Error("the UDP checksum is wrong")
+	}
+	copy(segment, x.out[in.L4:][:2])
+	if sum != 0 {
+		packettest.PutChecksum(segment, packet.ProtoUDP, src, dst)
 	}
 }
 

@@ -3,53 +3,164 @@ package rewrite
 import (
 	"github.com/sluice-lb/sluice/fastpath/csum"
 	"github.com/sluice-lb/sluice/fastpath/packet"
+	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/flow"
 )
 
-// Tunnel puts the packet, its TTL less by 1, into a datagram from src to dst,
-// both of one family: IP in IP, 6in4, 4in6 or 6in6 (K-FWD-TUN-IPIP). The outer
-// header has the inner one's TTL and traffic class, the latter by the rules
-// for ECN, and no flow label. An outer IPv4 header has DF if pmtuDisc is set
-// and the inner packet has it, with ident 0; else no DF and ident id.
+// Encap is how the packets of a tunnelled real server are wrapped: in IP alone
+// (IP in IP, 6in4, 4in6, 6in6), in GUE or in GRE. It is chosen when services
+// change, not packet by packet, and read-only from then on.
+type Encap struct {
+	// Overhead is how many bytes of headers Wrap puts in front of the client's
+	// IP packet: by so much the tunnel's MTU is less than its way's (K-FWD-MTU).
+	Overhead uint16
+
+	kind lb.TunnelType
+	v4   bool      // family of the outer header
+	df   bool      // an outer IPv4 header has the inner one's DF
+	sum  bool      // GUE's UDP, or GRE, has a checksum
+	port uint16    // GUE's UDP destination
+	dst  flow.Addr // the real server
+	seed flow.Seed // of GUE's source ports
+}
+
+// NewEncap returns how real's packets are wrapped; the zero Encap, of no
+// overhead, if it is not reached by a tunnel. pmtuDisc is the tunable of that
+// name: an outer IPv4 header has DF if the packet in it does. seed keys the
+// source ports of GUE, so that nobody can choose clients that share one.
 //
-// in describes the outer packet afterwards. It returns false, with nothing
-// changed, if the chunk has no headroom for the new header and Ethernet's
-// before it, or the datagram would be longer than IP allows.
-func Tunnel(f *Frame, in *packet.Info, src, dst *flow.Addr, id uint16, pmtuDisc bool) bool {
-	v4 := dst.Is4()
-	outer := uint32(packet.IPv6Len)
-	if v4 {
-		outer = packet.IPv4Len
+// The remote checksum offload of GUE is for packets whose checksum is left to
+// the NIC, which no received packet is: as from the kernel, they get the UDP
+// checksum and no option (K-FWD-TUN-GUE).
+func NewEncap(real *lb.Real, pmtuDisc bool, seed flow.Seed) Encap {
+	if real.Forward != lb.TUN {
+		return Encap{}
 	}
-	inner := uint32(in.End - in.L3)
+	e := Encap{
+		Overhead: packet.IPv6Len, kind: real.Tunnel.Type, v4: !real.V6, df: pmtuDisc,
+		sum: real.Tunnel.Checksum != lb.ChecksumNone, port: real.Tunnel.Port, dst: real.Addr, seed: seed,
+	}
+	if e.v4 {
+		e.Overhead = packet.IPv4Len
+	}
+	switch {
+	case e.kind == lb.GUE:
+		e.Overhead += packet.UDPLen + gueLen
+	case e.kind == lb.GRE && e.sum:
+		e.Overhead += greLen + greSumLen
+	case e.kind == lb.GRE:
+		e.Overhead += greLen
+	}
+	return e
+}
+
+// Wrap puts the packet, its TTL less by 1, into a datagram from src, of the
+// server's family, to the server (K-FWD-TUN-IPIP, -GUE, -GRE). The outer
+// header has the inner one's TTL and traffic class, the latter by the rules
+// for ECN, and no flow label. An outer IPv4 header with DF has ident 0, one
+// without has id.
+//
+// in describes the outer packet afterwards. Wrap returns false, with nothing
+// changed, if the chunk has no headroom for the new headers and Ethernet's
+// before them, or the datagram would be longer than IP allows.
+func (e *Encap) Wrap(f *Frame, in *packet.Info, src *flow.Addr, id uint16) bool {
+	inner, overhead := uint32(in.End-in.L3), uint32(e.Overhead)
 	at := f.Off + uint32(in.L3) // of the inner header, in the chunk
-	if at < outer+packet.EthernetLen || inner+outer+packet.EthernetLen > packet.MaxFrame {
+	if at < overhead+packet.EthernetLen || inner+overhead+packet.EthernetLen > packet.MaxFrame {
 		return false
 	}
 	hop(f.bytes(in), in, 0)
-	ttl, tos := in.TTL-1, outerTOS(in.TOS)
-	proto := uint8(packet.ProtoIPv4)
+	f.Off = at - overhead - packet.EthernetLen
+	f.Len = packet.EthernetLen + overhead + inner
+	out := packet.Info{
+		Src: *src, Dst: e.dst, Family: 6, Proto: packet.ProtoIPv4, TTL: in.TTL - 1, TOS: outerTOS(in.TOS),
+		L3: packet.EthernetLen, L4: packet.EthernetLen + packet.IPv6Len, End: uint16(f.Len),
+	}
 	if in.Family == 6 {
-		proto = packet.ProtoIPv6
+		out.Proto = packet.ProtoIPv6
 	}
-	df := pmtuDisc && in.Flags&packet.FlagDF != 0
-	f.Off = at - outer - packet.EthernetLen
-	f.Len = packet.EthernetLen + outer + inner
-	*in = packet.Info{
-		Src: *src, Dst: *dst, Family: 6, Proto: proto, TTL: ttl, TOS: tos,
-		L3: packet.EthernetLen, L4: packet.EthernetLen + uint16(outer), End: uint16(f.Len),
+	if e.v4 {
+		out.Family, out.L4 = 4, packet.EthernetLen+packet.IPv4Len
 	}
-	h := f.Chunk[at-outer : at]
-	if !v4 {
-		header6(h, src, dst, tos, ttl, proto, uint16(inner))
-		return true
+	b := f.Chunk[f.Off:][:f.Len]
+	switch e.kind {
+	case lb.GUE:
+		e.gue(b[out.L4:], in, &out)
+	case lb.GRE:
+		e.gre(b[out.L4:], in, &out)
 	}
-	in.Family = 4
-	if df {
-		in.Flags = packet.FlagDF
+	h, payload := b[out.L3:], out.End-out.L4
+	if e.v4 {
+		if e.df {
+			out.Flags = in.Flags & packet.FlagDF
+		}
+		header4(h, src, &e.dst, out.TOS, out.TTL, out.Proto, payload, id, out.Flags != 0)
+	} else {
+		header6(h, src, &e.dst, out.TOS, out.TTL, out.Proto, payload)
 	}
-	header4(h, src, dst, tos, ttl, proto, uint16(inner), id, df)
+	*in = out
 	return true
+}
+
+// gueLen is the length of GUE's header without optional fields, in bytes.
+const gueLen = 4
+
+// The source ports of GUE: the kernel's net.ipv4.ip_local_port_range by
+// default.
+const (
+	firstPort = 32768
+	lastPort  = 60999
+)
+
+// gue writes the headers of Generic UDP Encapsulation into b, the payload of
+// the outer IP header, before the packet that in describes: UDP, then version
+// 0, no optional fields and the protocol of what follows
+// (draft-ietf-intarea-gue section 3). An IPv6 packet goes without UDP checksum
+// too (RFC 6935).
+func (e *Encap) gue(b []byte, in, out *packet.Info) {
+	proto, length, sum := out.Proto, len(b), uint16(0)
+	out.Proto, out.SrcPort, out.DstPort = packet.ProtoUDP, e.sourcePort(in), e.port
+	if e.sum {
+		start := csum.Pseudo(&out.Src, &out.Dst, out.Proto, length) +
+			uint32(out.SrcPort) + uint32(out.DstPort) + uint32(length) + uint32(proto)
+		sum = csum.NonZero(csum.Fold(csum.Sum(b[packet.UDPLen+gueLen:], start)))
+	}
+	be.PutUint32(b, uint32(out.SrcPort)<<16|uint32(out.DstPort))
+	be.PutUint32(b[4:], uint32(length)<<16|uint32(sum))
+	be.PutUint32(b[packet.UDPLen:], uint32(proto)<<16)
+}
+
+// sourcePort is one port for all packets of a flow, so that they keep their
+// order on the way, and different ones for different flows, so that routers
+// and NICs that hash ports spread them.
+func (e *Encap) sourcePort(in *packet.Info) uint16 {
+	k := flow.Key{Client: in.Src, Local: in.Dst, ClientPort: in.SrcPort, LocalPort: in.DstPort, Proto: in.Proto}
+	return uint16(firstPort + k.Hash(&e.seed)>>32*(lastPort-firstPort+1)>>32)
+}
+
+// GRE's header (RFC 2784 section 2), without and with its optional checksum,
+// lengths in bytes.
+const (
+	protoGRE  = 47
+	greLen    = 4
+	greSumLen = 4      // checksum and a reserved word
+	greHasSum = 0x8000 // in the first word
+)
+
+// gre writes the header of GRE into b as gue does. Its checksum covers all of
+// b; unlike UDP's it may be 0.
+func (e *Encap) gre(b []byte, in, out *packet.Info) {
+	out.Proto = protoGRE
+	first := uint32(packet.EtherIPv4)
+	if in.Family == 6 {
+		first = packet.EtherIPv6
+	}
+	if e.sum {
+		sum := csum.Fold(csum.Sum(b[greLen+greSumLen:], greHasSum+first))
+		first |= greHasSum << 16
+		be.PutUint32(b[greLen:], uint32(sum)<<16)
+	}
+	be.PutUint32(b, first)
 }
 
 // header4 writes an IPv4 header without options before a payload of this

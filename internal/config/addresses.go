@@ -19,7 +19,7 @@ func unicast(linkLocal bool) shape {
 }
 
 func checkUnicast(a netip.Addr, linkLocal bool) error {
-	kind := ""
+	var kind string
 	switch {
 	case a.Zone() != "":
 		kind = "has a zone"

@@ -129,7 +129,7 @@ func load(name string, read func(*viper.Viper) error) (*Config, error) {
 		v.SetDefault("node", host)
 	}
 	if err := read(v); err != nil {
-		if faults := (Errors)(nil); errors.As(err, &faults) {
+		if faults := Errors(nil); errors.As(err, &faults) {
 			return nil, faults
 		}
 		return nil, fmt.Errorf("read configuration: %w", err)

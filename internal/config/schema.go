@@ -135,8 +135,7 @@ var forward = oneOf(choice{"nat", lb.NAT}, choice{"dr", lb.DR}, choice{"tun", lb
 
 var protocol = oneOf(choice{"tcp", uint8(lb.ProtoTCP)}, choice{"udp", uint8(lb.ProtoUDP)}, choice{"sctp", uint8(lb.ProtoSCTP)})
 
-// schedulers are the kernel's, by name (section 1.5). Those of them that
-// supportedSchedulers lacks are refused as not supported yet.
+// schedulers are the kernel's, by name (section 1.5).
 var schedulers = []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"}
 
 // sysctls are the kernel's net.ipv4.vs.* with its defaults and ranges

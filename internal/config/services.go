@@ -2,7 +2,6 @@ package config
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -124,13 +123,6 @@ func (s service) identity() (key lb.ServiceKey, id string, known bool) {
 
 func (s service) checkScheduler() {
 	key := s.path + ".scheduler"
-	if s.sound(key) && !slices.Contains(supportedSchedulers, s.Scheduler) {
-		byDefault := ""
-		if !s.has(key) {
-			byDefault = " (the default)"
-		}
-		s.notYet(key, s.Scheduler+byDefault, strings.Join(supportedSchedulers, " | "))
-	}
 	flags := s.path + ".scheduler_flags"
 	if !s.sound(key, flags) {
 		return

@@ -140,7 +140,11 @@ func (s strict) later(k *key, path, pattern string, v any) {
 		s.notYet(path, k.name, "it left out")
 		return
 	}
-	s.notYet(path, fmt.Sprint(v), fmt.Sprint(k.def))
+	want := fmt.Sprint(k.def)
+	if want == "" {
+		want = `""`
+	}
+	s.notYet(path, fmt.Sprint(v), want)
 }
 
 func (s strict) sequence(n *yaml.Node, want *shape, path, pattern string) (any, bool) {

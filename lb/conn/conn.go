@@ -34,6 +34,7 @@ const (
 	OnePacket                         // scheduled for one packet only
 	Synced                            // came from another director
 	V6                                // the client's side is IPv6
+	Assured                           // its template is known to be ASSURED
 )
 
 // NoReal is the Real of a connection without a server.

@@ -275,7 +275,7 @@ func TestBroken(t *testing.T) {
 	}{
 		{"deleted twice", "is free", func(t *Table, id ID) { t.Delete(id); t.Delete(id) }},
 		{"no ID", "is free", func(t *Table, id ID) { t.Delete(0) }},
-		{"never inserted", "is free", func(t *Table, id ID) { t.Delete(id+1) }},
+		{"never inserted", "is free", func(t *Table, id ID) { t.Delete(id + 1) }},
 		{"key changed in place", "key changed", func(t *Table, id ID) { t.At(id).ClientPort++; t.Delete(id) }},
 		{"inserted with another's server key", "does not belong", func(t *Table, id ID) { t.Insert(&c, &foreign) }},
 		{"inserted without a server's address", "does not belong", func(t *Table, id ID) {

@@ -1,0 +1,143 @@
+package fastpath
+
+import (
+	"github.com/sluice-lb/sluice/fastpath/packet"
+	"github.com/sluice-lb/sluice/internal/clock"
+	"github.com/sluice-lb/sluice/lb/conn"
+)
+
+// Times and sizes of the defences (K-DEF-*), in ticks and connections.
+const (
+	defendEvery  = 100      // the level is looked at each second
+	settled      = 60 * 100 // a connection that was silent for so long may be dropped
+	connsPerPage = 32       // of 4 KiB: the unit of amemthresh
+	dropShare    = 32       // drop_entry looks at this part of the table each second
+	dropPackets  = 8        // and spares connections of more packets
+)
+
+// Modes of the defences, as their tunables have them.
+const (
+	defendAuto   = 1 // while resources are short; the kernel shows 2 then
+	defendAlways = 3
+)
+
+// defence is a worker's state of drop_packet, drop_entry and secure_tcp. The
+// kernel looks at free memory; here it is the free entries of the connection
+// table, amemthresh being in pages of 4 KiB, but never more than an eighth of
+// the table (docs/OPERATING.md).
+type defence struct {
+	checked  clock.Ticks
+	rate     int // drop one of so many new connections; 0: none
+	count    int
+	secure   bool                 // the secure_tcp table
+	from     conn.ID              // where drop_entry goes on
+	left     int                  // entries that it still looks at
+	spared   [dropPackets + 1]int // by packets: candidates until the next is dropped
+	dropping bool
+}
+
+// defend sets the level of the defences once a second, or at once when the
+// tunables changed, and does a part of drop_entry's work: at most budget
+// entries.
+func (p *Pipeline) defend(budget int) {
+	d, s := &p.defence, &p.snap.Sysctl
+	if p.now-d.checked >= defendEvery {
+		p.setDefence()
+		if s.DropEntry != 0 && d.dropping {
+			p.random = p.random*6364136223846793005 + 1442695040888963407
+			d.from = 1 + conn.ID(p.random>>40)%conn.ID(p.conns.Max())
+			d.left = max(1, p.conns.Max()/dropShare)
+		}
+	}
+	if d.left == 0 {
+		return
+	}
+	n := min(budget, d.left)
+	d.left -= n
+	d.from = p.conns.Scan(d.from, n, func(id conn.ID, c *conn.Conn) {
+		if p.dispensable(id, c) {
+			p.dropConn(id, c)
+		}
+	})
+}
+
+// setDefence decides what is on now.
+func (p *Pipeline) setDefence() {
+	d, s := &p.defence, &p.snap.Sysctl
+	d.checked = p.now
+	free := p.conns.Max() - p.conns.Len()
+	threshold := min(max(1, s.AMemThresh*connsPerPage), max(1, p.conns.Max()/8))
+	short := free < threshold
+	on := func(mode int) bool { return mode == defendAlways || mode != 0 && short }
+	d.secure, d.dropping = on(s.SecureTCP), on(s.DropEntry)
+	rate := 0
+	switch {
+	case s.DropPacket == defendAlways:
+		rate = s.AMDropRate
+	case on(s.DropPacket):
+		rate = threshold / (threshold - free)
+	}
+	d.rate = rate
+}
+
+// dropsPacket says whether a new connection is refused by drop_packet: the
+// first, and then each rate-th (K-DEF-3).
+func (d *defence) dropsPacket() bool {
+	if d.rate == 0 {
+		return false
+	}
+	if d.count--; d.count > 0 {
+		return false
+	}
+	d.count = d.rate
+	return true
+}
+
+// dispensable says whether drop_entry ends a connection (K-DEF-2).
+func (p *Pipeline) dispensable(id conn.ID, c *conn.Conn) bool {
+	if p.conns.Held(id) > 0 {
+		return false
+	}
+	switch c.Proto {
+	case packet.ProtoTCP:
+		switch c.State {
+		case conn.TCPSynRecv, conn.TCPSynAck:
+			return true
+		case conn.TCPEstablished:
+		default:
+			return false
+		}
+	case packet.ProtoSCTP:
+		switch c.State {
+		case conn.SCTPInit1, conn.SCTPInit:
+			return true
+		case conn.SCTPEstablished:
+		default:
+			return false
+		}
+	}
+	if p.now-c.Stamp < settled || c.Packets == 0 || c.Packets > dropPackets {
+		return false
+	}
+	left := &p.defence.spared[c.Packets]
+	if *left--; *left > 0 {
+		return false
+	}
+	*left = int(c.Packets)
+	return true
+}
+
+// dropConn ends a connection for drop_entry, and its template if nothing else
+// holds that and it is not ASSURED (K-CONN-13).
+func (p *Pipeline) dropConn(id conn.ID, c *conn.Conn) {
+	control := c.Control
+	p.remove(id)
+	if !control.IsTemplate() {
+		return
+	}
+	s, t := p.templates.Find(control)
+	if s.Held(t) == 0 && s.At(t).State != conn.TemplateAssured {
+		p.expireTemplate(s, t)
+	}
+	s.Unlock()
+}

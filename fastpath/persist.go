@@ -1,0 +1,181 @@
+package fastpath
+
+import (
+	"encoding/binary"
+
+	"github.com/sluice-lb/sluice/fastpath/packet"
+	"github.com/sluice-lb/sluice/internal/clock"
+	"github.com/sluice-lb/sluice/lb"
+	"github.com/sluice-lb/sluice/lb/conn"
+	"github.com/sluice-lb/sluice/lb/flow"
+)
+
+// schedulePersistent gives k a new connection to the server of its client's
+// template; if there is no template whose server may be used, to one that the
+// scheduler picks, with a new template (K-PERS-1).
+func (p *Pipeline) schedulePersistent(b *Batch, at int, svc *lb.Service) Verdict {
+	k := &b.Pkts[at]
+	real, control, v := p.template(k, svc)
+	if control == 0 {
+		return v
+	}
+	port := k.Info.DstPort
+	if own := p.snap.Reals[real].Port; port == svc.Port && own != 0 {
+		port = own
+	}
+	once := svc.OnePacket && k.Info.Proto == packet.ProtoUDP
+	verdict := p.connect(b, at, svc, real, port, control)
+	if verdict != Forward || once {
+		s, id := p.templates.Find(control)
+		if s.Unhold(id); once {
+			s.At(id).Packets++
+		}
+		s.Unlock()
+	}
+	return verdict
+}
+
+// template finds or makes the template for k and holds it for a connection: its
+// server, and what names it. control 0: there is none, and v is k's verdict.
+func (p *Pipeline) template(k *Packet, svc *lb.Service) (real uint32, control conn.ID, v Verdict) {
+	key := templateKey(k, svc)
+	s := p.templates.Lock(&key)
+	defer s.Unlock()
+	id := s.Lookup(&key)
+	if id != 0 && !p.usable(s.At(id)) {
+		s.Invalidate(id)
+		id = 0
+	}
+	if id == 0 {
+		real := p.pick(k, svc)
+		if real == lb.NoReal {
+			return real, 0, p.leave(k, svc)
+		}
+		if id = p.addTemplate(s, &key, k, svc, real); id == 0 {
+			return real, 0, DropTableFull
+		}
+	}
+	s.Hold(id)
+	s.Touch(id, p.now) // each connection begins its time anew
+	return s.At(id).Real, s.Control(id), Forward
+}
+
+// templateKey is what a client's template is filed under (K-PERS-2, K-PERS-3):
+// the network of the client, and the service that it addressed.
+func templateKey(k *Packet, svc *lb.Service) flow.Key {
+	in := &k.Info
+	key := flow.Key{Client: masked(in.Src, svc.Persistence.Prefix), Local: in.Dst, Proto: in.Proto, Side: flow.ClientSide}
+	switch {
+	case in.DstPort == svc.Port:
+		if svc.Port != ftpPort {
+			key.LocalPort = in.DstPort
+		}
+	case svc.Mark != 0:
+		key.Proto, key.Local = 0, markAddr(svc.Mark, in.Family)
+	}
+	return key
+}
+
+// markAddr is the virtual address of a mark's templates: the mark as an IPv4
+// address, in the first bytes of one of the packet's family.
+func markAddr(mark uint32, family uint8) flow.Addr {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], mark)
+	if family == 4 {
+		return flow.From4(b)
+	}
+	var a flow.Addr
+	copy(a[:], b[:])
+	return a
+}
+
+// masked returns the network of a with a prefix of that many bits; 0: a alone.
+func masked(a flow.Addr, prefix int) flow.Addr {
+	if prefix == 0 {
+		return a
+	}
+	if a.Is4() {
+		prefix += 96
+	}
+	for i := prefix / 8; i < len(a); i++ {
+		keep := byte(0)
+		if i == prefix/8 {
+			keep = ^(byte(0xff) >> (prefix % 8))
+		}
+		a[i] &= keep
+	}
+	return a
+}
+
+// usable says whether a template still leads to a server (K-PERS-4, K-PERS-5).
+func (p *Pipeline) usable(t *conn.Conn) bool {
+	if t.Real == lb.NoReal || !p.snap.Reals[t.Real].Available {
+		return false
+	}
+	return p.snap.Sysctl.ExpireQuiescentTemplate == 0 || p.snap.Reals[t.Real].Weight != 0
+}
+
+// addTemplate makes the template of a client to real, counted as a persistent
+// connection; 0: there is no room.
+func (p *Pipeline) addTemplate(s *conn.Stripe, key *flow.Key, k *Packet, svc *lb.Service, real uint32) conn.ID {
+	r := &p.snap.Reals[real]
+	t := conn.Conn{
+		Client: key.Client, Virtual: key.Local, VirtualPort: key.LocalPort, Proto: key.Proto, Real: real,
+		Flags: conn.Template | conn.Flags(r.Forward), Stamp: p.now, Timeout: clock.FromDuration(svc.Persistence.Timeout),
+	}
+	if k.Info.DstPort == svc.Port && svc.Port != ftpPort {
+		t.RealPort = r.Port
+	}
+	if k.Info.Family == 6 {
+		t.Flags |= conn.V6
+	}
+	id, ok := s.Insert(&t, nil)
+	if !ok {
+		return 0
+	}
+	row := p.rows.Real(real)
+	row.Persistent.Add(1)
+	row.Refs.Add(1)
+	p.snap.Bound(real)
+	return id
+}
+
+// assure marks the template of c: its client was seen to talk with its server
+// (K-CONN-14). Once is enough for a connection.
+func (p *Pipeline) assure(c *conn.Conn) {
+	if c.Flags&conn.Assured != 0 || !c.Control.IsTemplate() {
+		return
+	}
+	c.Flags |= conn.Assured
+	s, id := p.templates.Find(c.Control)
+	s.At(id).State = conn.TemplateAssured
+	s.Unlock()
+}
+
+// release gives up what c holds on the connection that controls it.
+func (p *Pipeline) release(c *conn.Conn) {
+	switch {
+	case c.Control == 0 || c.Flags&conn.OnePacket != 0:
+	case c.Control.IsTemplate():
+		s, id := p.templates.Find(c.Control)
+		s.Unhold(id)
+		s.Unlock()
+	default:
+		p.conns.Unhold(c.Control)
+	}
+}
+
+// expireTemplate ends a template whose timer fired, or re-arms it while it has
+// connections (K-CONN-13).
+func (p *Pipeline) expireTemplate(s *conn.Stripe, id conn.ID) clock.Ticks {
+	t := s.At(id)
+	if s.Held(id) > 0 {
+		return t.Timeout
+	}
+	row := p.rows.Real(t.Real)
+	row.Persistent.Add(-1)
+	row.Refs.Add(-1)
+	p.snap.Unbound(t.Real)
+	s.Delete(id)
+	return 0
+}
