@@ -49,6 +49,10 @@ type Port interface {
 	// kernel where it waits for that; a worker calls it once a turn. It
 	// returns the number of frames that came back.
 	Reclaim() int
+	// Pending is the number of frames to send that the kernel has not looked
+	// at. While it is not 0 a worker should not sleep for long: Reclaim wakes
+	// the kernel for them.
+	Pending() int
 	// FD is the descriptor to wait on with poll(2) and to put into an XSKMAP;
 	// -1: none.
 	FD() int

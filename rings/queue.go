@@ -59,9 +59,7 @@ func NewQueue(u *UMEM, m Memory, k Kernel) *Queue {
 // Binding says how the queue was bound; the zero value if not to a socket.
 func (q *Queue) Binding() Binding { return q.bound }
 
-// Pending is the number of frames in the tx ring that the kernel has not
-// looked at. While it is not 0 a worker should not sleep for long: Reclaim
-// wakes the kernel for them.
+// Pending is the number of frames in the tx ring that wait: see Port.
 func (q *Queue) Pending() int { return int(q.tx.pending()) }
 
 // Alloc takes free frames of the UMEM: see Port.

@@ -55,6 +55,12 @@ func (w *Worker) sleep() {
 		wait := (due - clock.TicksAt(w.Clock.Now())).Duration()
 		limit = min(limit, max(wait, clock.TickNanos))
 	}
+	for _, p := range w.Ports {
+		// What the kernel has not taken from a tx ring yet needs more wake-ups.
+		if p.Pending() > 0 {
+			limit = time.Millisecond
+		}
+	}
 	if n, err := unix.Poll(w.pollFDs, int(limit.Milliseconds())); err == nil && n > 0 && w.pollFDs[0].Revents != 0 {
 		var buf [8]byte
 		_, _ = unix.Read(w.wake.fd, buf[:])

@@ -23,7 +23,7 @@ type ConnRow struct {
 // row copies a connection.
 func (w *Worker) row(c *conn.Conn) ConnRow {
 	r := ConnRow{Conn: *c}
-	if c.Real != lb.NoReal {
+	if c.Real != lb.NoReal && int(c.Real) < len(w.snap.Reals) {
 		r.Server = w.snap.Reals[c.Real].Addr
 	}
 	left := int32(c.Stamp + c.Timeout - clock.TicksAt(w.Clock.Now()))
@@ -41,8 +41,17 @@ func (w *Worker) ConnRows(rows []ConnRow, from conn.ID, n int) ([]ConnRow, conn.
 	return rows, next
 }
 
-// Conns visits all connections of the node, worker by worker. visit gets
-// copies, runs on the caller's goroutine and ends the walk by returning false.
+// TemplateRows returns copies of the node's persistence templates. It runs on a
+// worker's goroutine.
+func (w *Worker) TemplateRows() (rows []ConnRow) {
+	w.Templates.Scan(func(_ *conn.Stripe, _ conn.ID, c *conn.Conn) {
+		rows = append(rows, w.row(c))
+	})
+	return rows
+}
+
+// Conns visits all connections of the node, worker by worker, then its
+// persistence templates, those as worker 0's. visit gets copies, runs on the caller's goroutine and ends the walk by returning false.
 func (p *Pool) Conns(ctx context.Context, visit func(worker int, r *ConnRow) bool) error {
 	var rows []ConnRow
 	for _, w := range p.Workers {
@@ -55,6 +64,15 @@ func (p *Pool) Conns(ctx context.Context, visit func(worker int, r *ConnRow) boo
 					return nil
 				}
 			}
+		}
+	}
+	var templates []ConnRow
+	if err := p.Workers[0].Do(ctx, func(w *Worker) { templates = w.TemplateRows() }); err != nil {
+		return err
+	}
+	for i := range templates {
+		if !visit(0, &templates[i]) {
+			return nil
 		}
 	}
 	return nil

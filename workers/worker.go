@@ -24,15 +24,17 @@ import (
 
 // Config is what a Worker needs for its life.
 type Config struct {
-	ID       int
-	CPU      int          // to pin to; -1: not pinned
-	Ports    []rings.Port // one an interface, all of one UMEM
-	Roles    []fastpath.Role
-	Batch    int // packets a stage handles at once, 1..fastpath.MaxBatch
-	Idle     Idle
-	Conns    *conn.Table
-	Steering *flow.Steering
-	Clock    clock.Clock
+	ID        int
+	CPU       int          // to pin to; -1: not pinned
+	Ports     []rings.Port // one an interface, all of one UMEM
+	Roles     []fastpath.Role
+	Batch     int // packets a stage handles at once, 1..fastpath.MaxBatch
+	Idle      Idle
+	Conns     *conn.Table
+	Templates *conn.Templates // the node's
+	Random    uint64          // where its random numbers begin
+	Steering  *flow.Steering
+	Clock     clock.Clock
 
 	Services *atomic.Pointer[lb.Snapshot]
 	Routes   *atomic.Pointer[nexthop.Table]
@@ -69,7 +71,7 @@ type Worker struct {
 // New returns a Worker that is connected to nobody yet; see NewPool.
 func New(c Config) (*Worker, error) {
 	w := &Worker{Config: c, requests: make(chan request, 16), stopped: make(chan struct{})}
-	w.pipe = fastpath.New(fastpath.Config{Worker: c.ID, Conns: c.Conns, Steering: c.Steering, Roles: c.Roles})
+	w.pipe = fastpath.New(fastpath.Config{Worker: c.ID, Conns: c.Conns, Templates: c.Templates, Random: c.Random, Steering: c.Steering, Roles: c.Roles})
 	w.frames = make([]rings.Frame, c.Batch)
 	w.spare = make([]rings.Frame, 0, fastpath.MaxBatch)
 	w.tx = make([][]rings.Frame, len(c.Ports))
@@ -90,7 +92,8 @@ func New(c Config) (*Worker, error) {
 }
 
 // Turn does one round: what was published, each queue, the inboxes, timers
-// and questions. It says whether there was a packet.
+// and questions. It says whether there was a packet,
+// or more is left to do.
 func (w *Worker) Turn() (busy bool) {
 	now := clock.TicksAt(w.Clock.Now()) // the clock is read once a turn
 	w.adopt()
@@ -104,7 +107,7 @@ func (w *Worker) Turn() (busy bool) {
 	}
 	busy = w.readInboxes(now) || busy
 	w.tick(now)
-	return busy
+	return busy || w.behind
 }
 
 // adopt takes over the services and routes that were published since.

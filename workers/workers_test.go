@@ -47,6 +47,11 @@ func newBench(t testing.TB, workers int, copying bool, services ...lb.ServiceSpe
 	var hops atomic.Pointer[nexthop.Table]
 	hops.Store(pathtest.Routes(t))
 	steering := flow.NewSteering(workers, []byte("forty random bytes that are a hash's key!"), nil)
+	templates, err := conn.NewTemplates(1000, flow.Seed{3, 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { templates.Close() })
 	var made []*Worker
 	for i := range workers {
 		k, err := ringstest.New(ringstest.Config{Seed: uint64(i), Ports: 2, RingSize: 256, Frames: 2048, FrameSize: 2048, Copy: copying, NeedWakeup: copying})
@@ -61,7 +66,7 @@ func newBench(t testing.TB, workers int, copying bool, services ...lb.ServiceSpe
 		ports := []rings.Port{k.Ports()[0], k.Ports()[1]}
 		w, err := New(Config{
 			ID: i, CPU: -1, Ports: ports, Roles: []fastpath.Role{fastpath.RoleClient, fastpath.RoleServer}, Batch: 32,
-			Idle: Idle{Adaptive: true, Spin: time.Millisecond}, Conns: table, Steering: steering, Clock: b.clock,
+			Idle: Idle{Adaptive: true, Spin: time.Millisecond}, Conns: table, Templates: templates, Steering: steering, Clock: b.clock,
 			Services: b.director.Published(), Routes: &hops, Slow: spsc.New[slowpath.Meta](64, 2048), WakeSlow: func() {},
 		})
 		if err != nil {

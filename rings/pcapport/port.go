@@ -75,6 +75,9 @@ func (p *Port) Alloc(b []rings.Frame) int { return p.umem.Alloc(b) }
 // Reclaim has nothing to do: Transmit frees at once.
 func (p *Port) Reclaim() int { return 0 }
 
+// Pending is 0: Transmit hands everything over.
+func (p *Port) Pending() int { return 0 }
+
 // FD is -1: there is nothing to wait for.
 func (p *Port) FD() int { return -1 }
 

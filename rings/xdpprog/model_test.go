@@ -23,7 +23,7 @@ func model(w *Want, frame []byte) Reason {
 		}
 	}
 	var p modelPacket
-	ok := false
+	var ok bool
 	switch ethertype {
 	case unix.ETH_P_IP:
 		p, ok = modelIP4(b, true)
