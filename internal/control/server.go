@@ -56,10 +56,7 @@ func (s *Server) Serve(ctx context.Context, ready func()) error {
 		stop := context.AfterFunc(ctx, func() { server.Close() })
 		g.Go(func() error {
 			defer stop()
-			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("serve the control API: %w", err)
-			}
-			return nil
+			return unless(server.Serve(l), http.ErrServerClosed)
 		})
 	}
 	if s.Listen != "" {
@@ -75,6 +72,24 @@ func (s *Server) Serve(ctx context.Context, ready func()) error {
 	return g.Wait()
 }
 
+// CheckSocket reports, as an error, that another process serves the socket at
+// path.
+func CheckSocket(path string) error {
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return fmt.Errorf("control.socket: %s is served by another process; is sluice running already?", path)
+	}
+	return nil
+}
+
+// unless returns err, but nil for the expected end.
+func unless(err, expected error) error {
+	if errors.Is(err, expected) {
+		return nil
+	}
+	return fmt.Errorf("serve the control API: %w", err)
+}
+
 // listenUnix opens the socket, mode 0660. A socket that nobody serves any
 // more, left by a process that was killed, is replaced; one that is served is
 // another sluice's.
@@ -82,9 +97,8 @@ func listenUnix(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("control.socket: %w", err)
 	}
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("control.socket: %s is served by another process; is sluice running already?", path)
+	if err := CheckSocket(path); err != nil {
+		return nil, err
 	}
 	if info, err := os.Lstat(path); err == nil {
 		if info.Mode()&os.ModeSocket == 0 {
