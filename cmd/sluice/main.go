@@ -58,6 +58,8 @@ service's real servers, by NAT, direct routing or a tunnel.`,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 		Args:              cobra.NoArgs,
+		// Without this, cobra shows the help for any wrong command, and is content.
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newRun(), newCheck(), newReplay(), newStatus(), newServices(), newConns(), newStats(), newReload(), newDemo())

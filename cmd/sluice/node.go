@@ -31,15 +31,16 @@ type node struct {
 	level   slog.LevelVar
 	started time.Time
 
-	director *lb.Director
-	pool     *workers.Pool
-	sets     []*rings.Set // by worker
-	steer    *xdpprog.Steer
-	attached []*xdpprog.Attachment // by interface
-	steering []string              // by interface: what the NIC was made to do
-	network  *neigh.Watcher
-	tap      *punt.Tap
-	slow     *slowpath.Path
+	director  *lb.Director
+	pool      *workers.Pool
+	templates *conn.Templates
+	sets      []*rings.Set // by worker
+	steer     *xdpprog.Steer
+	attached  []*xdpprog.Attachment // by interface
+	steering  []string              // by interface: what the NIC was made to do
+	network   *neigh.Watcher
+	tap       *punt.Tap
+	slow      *slowpath.Path
 
 	mu     sync.Mutex // one reload at a time
 	cfg    *config.Config
@@ -302,6 +303,9 @@ func (n *node) close() error {
 		for _, w := range n.pool.Workers {
 			errs = append(errs, w.Config.Conns.Close())
 		}
+	}
+	if n.templates != nil {
+		errs = append(errs, n.templates.Close())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("stop: %w", err)

@@ -32,19 +32,20 @@ const noTime = -1 << 63
 // player is a director whose NICs are captures: one worker and the slow path,
 // on one goroutine, in the time of the packets.
 type player struct {
-	stdout   io.Writer
-	clock    clock.Fake
-	cfg      *config.Config
-	director *lb.Director
-	table    *conn.Table
-	worker   *workers.Worker
-	ports    []*pcapport.Port // by interface of the configuration
-	path     *slowpath.Path
-	hops     atomic.Pointer[nexthop.Table]
-	out      *pcapport.Writer
-	read     []int  // interface of the configuration, by the capture's
-	written  []int  // interface of the output, by the configuration's
-	folder   string // of the configuration file: reload names files from there
+	stdout    io.Writer
+	clock     clock.Fake
+	cfg       *config.Config
+	director  *lb.Director
+	table     *conn.Table
+	templates *conn.Templates
+	worker    *workers.Worker
+	ports     []*pcapport.Port // by interface of the configuration
+	path      *slowpath.Path
+	hops      atomic.Pointer[nexthop.Table]
+	out       *pcapport.Writer
+	read      []int  // interface of the configuration, by the capture's
+	written   []int  // interface of the output, by the configuration's
+	folder    string // of the configuration file: reload names files from there
 
 	now     int64
 	cause   string // comment of what is sent now
@@ -86,6 +87,9 @@ func newPlayer(cfg *config.Config, path string, captured []string, out, stdout i
 	if p.table, err = conn.New(conn.Config{Max: cfg.Connections.Max}); err != nil {
 		return nil, err
 	}
+	if p.templates, err = conn.NewTemplates(templateRoom(cfg), flow.Seed{}); err != nil {
+		return nil, err
+	}
 	umem, err := rings.NewUMEM(make([]byte, 64*frameBytes), frameBytes)
 	if err != nil {
 		return nil, err
@@ -96,7 +100,7 @@ func newPlayer(cfg *config.Config, path string, captured []string, out, stdout i
 		p.ports, ports[i] = append(p.ports, port), port
 	}
 	p.worker, err = workers.New(workers.Config{
-		CPU: -1, Ports: ports, Roles: roles, Batch: cfg.Workers.Batch, Conns: p.table, Clock: &p.clock,
+		CPU: -1, Ports: ports, Roles: roles, Batch: cfg.Workers.Batch, Conns: p.table, Templates: p.templates, Clock: &p.clock,
 		Steering: flow.NewSteering(1, nil, nil), Services: p.director.Published(), Routes: &p.hops,
 		Slow: spsc.New[slowpath.Meta](16, frameBytes), WakeSlow: func() {},
 	})
@@ -107,6 +111,9 @@ func newPlayer(cfg *config.Config, path string, captured []string, out, stdout i
 func (p *player) close() {
 	if p.table != nil {
 		p.table.Close()
+	}
+	if p.templates != nil {
+		p.templates.Close()
 	}
 }
 
@@ -218,11 +225,15 @@ func (p *player) timers(nanos int64) {
 // nextDue returns the time of the next timer, of a connection or of the slow
 // path.
 func (p *player) nextDue() (nanos int64, ok bool) {
-	if ticks, any := p.table.NextDue(); any {
-		left := int64(int32(ticks - clock.TicksAt(p.now)))
-		nanos, ok = (p.now/clock.TickNanos+left)*clock.TickNanos, true
+	for _, next := range []func() (clock.Ticks, bool){p.table.NextDue, func() (clock.Ticks, bool) { return p.templates.NextDue(0, 1) }} {
+		if ticks, some := next(); some {
+			left := int64(int32(ticks - clock.TicksAt(p.now)))
+			if at := (p.now/clock.TickNanos + left) * clock.TickNanos; !ok || at < nanos {
+				nanos, ok = at, true
+			}
+		}
 	}
-	if due, any := p.path.NextDue(); any && (!ok || due < nanos) {
+	if due, some := p.path.NextDue(); some && (!ok || due < nanos) {
 		nanos, ok = due, true
 	}
 	return nanos, ok
@@ -326,6 +337,7 @@ func (p *player) state() control.State {
 	rows.AddServices(0, stats.Services)
 	rows.AddReals(0, stats.Reals)
 	conns, _ := p.worker.ConnRows(nil, 0, p.table.Max())
+	conns = append(conns, p.worker.TemplateRows()...)
 	s := control.State{Services: control.ServicesOf(snap, stats), Connections: []control.Conn{}}
 	for i := range conns {
 		s.Connections = append(s.Connections, control.ConnOf(0, &conns[i]))

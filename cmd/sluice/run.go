@@ -99,6 +99,9 @@ func newLog(to io.Writer, c config.Log, level slog.Leveler) *slog.Logger {
 // start builds the node from the bottom up and attaches nothing until all of
 // it is checked and there.
 func (n *node) start() error {
+	if err := control.CheckSocket(n.cfg.Control.Socket); err != nil {
+		return err
+	}
 	plan, err := n.plan()
 	if err != nil {
 		return err
@@ -126,7 +129,9 @@ func (n *node) start() error {
 		}
 		n.sets = append(n.sets, set)
 	}
-	if n.tap, err = punt.Open(punt.Config{}); err != nil {
+	if n.tap, err = punt.Open(punt.Config{}); errors.Is(err, syscall.EBUSY) {
+		return fmt.Errorf("%w; is another sluice running?", err)
+	} else if err != nil {
 		return err
 	}
 	for _, limit := range n.tap.Limits() {
@@ -148,6 +153,10 @@ func (n *node) makeWorkers(p *plan) error {
 	if err := binary.Read(rand.Reader, binary.NativeEndian, &seed); err != nil {
 		return err
 	}
+	var err error
+	if n.templates, err = conn.NewTemplates(templateRoom(n.cfg), seed); err != nil {
+		return fmt.Errorf("connections.max: %w", err)
+	}
 	each := (n.cfg.Connections.Max + len(p.cpus) - 1) / len(p.cpus)
 	var made []*workers.Worker
 	for i, c := range p.cpus {
@@ -158,7 +167,7 @@ func (n *node) makeWorkers(p *plan) error {
 		w, err := workers.New(workers.Config{
 			ID: i, CPU: c, Ports: n.sets[i].Ports, Roles: p.roles, Batch: n.cfg.Workers.Batch,
 			Idle:  workers.Idle{Adaptive: n.cfg.Workers.Idle == "adaptive", Spin: n.cfg.Workers.IdleSpin},
-			Conns: table, Steering: p.steer, Clock: clock.System{},
+			Conns: table, Templates: n.templates, Random: seed[0] + uint64(i), Steering: p.steer, Clock: clock.System{},
 			Services: n.director.Published(), Routes: n.network.Published(),
 			Slow: spsc.New[slowpath.Meta](slowSlots, n.cfg.Workers.FrameSize), WakeSlow: n.slow.Wake,
 		})
@@ -170,6 +179,10 @@ func (n *node) makeWorkers(p *plan) error {
 	n.pool = workers.NewPool(made, n.cfg.Workers.FrameSize)
 	return nil
 }
+
+// templateRoom is for how many persistence templates there is room beside the
+// connections: few services are persistent, and a client has one for many.
+func templateRoom(c *config.Config) int { return max(1024, c.Connections.Max/8) }
 
 // slowSlots is how many packets wait for the slow path, by worker.
 const slowSlots = 1024
