@@ -55,13 +55,18 @@ func TestHeldUntilResolved(t *testing.T) {
 
 func TestHeldDirect(t *testing.T) {
 	// A DR packet still has the VIP as its destination, so its way cannot be
-	// read from it.
+	// read from it; and it goes to the server itself though a route names a gateway.
 	s := set(t, Limits{})
-	m := Meta{Kind: NoNeighbour, Target: addr(server), Direct: true, Cause: 5, Worker: 2}
+	m := Meta{Kind: NoNeighbour, Target: addr("10.0.2.200"), Cause: 5, Worker: 2}
+	s.Handle(&m, held(vip, 9).Bytes())
+	m.Direct = true
 	s.Handle(&m, held(vip, 1).Bytes())
-	s.table = table(t, 2, server+" 1")
+	if want := []string{"10.0.2.254 1", "10.0.2.200 1"}; !slices.Equal(s.asked, want) {
+		t.Errorf("asked for %q, want the gateway for the first packet only: %q", s.asked, want)
+	}
+	s.table = table(t, 2, "10.0.2.200 1")
 	s.TableChanged()
-	s.check(t, "to the server's MAC", []string{to("02:00:00:00:02:0b", vip, 1)}, "no_neighbour transmitted 1")
+	s.check(t, "to the server's MAC", []string{to("02:00:00:00:02:c8", vip, 1)}, "no_neighbour transmitted 1, held 1+0")
 	if want := []Out{{Cause: 5, Worker: 2, Iface: 1}}; !slices.Equal(s.outs, want) {
 		t.Errorf("sent with %+v, want %+v", s.outs, want)
 	}
@@ -115,17 +120,26 @@ func TestNeighbourFailsQuotes(t *testing.T) {
 		ends  string
 	}{
 		{
-			"NAT: the client knows the VIP, not the server", Meta{Virtual: addr(vip), VirtualPort: 80}, held("10.0.2.50", 1000),
-			[]string{head + "{IP ttl=63 id=0x1000 DF 10.0.1.10:1000 > 10.0.1.100:80 TCP [S] len=0}"}, "error sent 1",
+			"NAT: the client knows the VIP, not the server",
+			Meta{Virtual: addr(vip), VirtualPort: 80},
+			held("10.0.2.50", 1000),
+			[]string{head + "{IP ttl=63 id=0x1000 DF 10.0.1.10:1000 > 10.0.1.100:80 TCP [S] len=0}"},
+			"error sent 1",
 		},
 		{
-			"NAT of IPv6, with a port of its own", Meta{Target: addr("fd00:1::77"), Virtual: addr(vip6), VirtualPort: 53}, in6,
+			"NAT of IPv6, with a port of its own",
+			Meta{Target: addr("fd00:1::77"), Virtual: addr(vip6), VirtualPort: 53},
+			in6,
 			[]string{"eth0: 02:00:00:00:00:01 > 02:00:00:00:01:10 IP6 hlim=64 fd00:1::100 > fd00:1::10 ICMP(58) type=1 code=3 rest=0x00000000 csum=ok " +
-				"quoting {IP6 hlim=63 [fd00:1::10]:1000 > [fd00:1::100]:53 UDP len=0}"}, "error sent 1",
+				"quoting {IP6 hlim=63 [fd00:1::10]:1000 > [fd00:1::100]:53 UDP len=0}"},
+			"error sent 1",
 		},
 		{
-			"TUN: the client knows no tunnel", Meta{Virtual: addr(vip), VirtualPort: 80, Inner: 20}, tunnel,
-			[]string{head + "{IP ttl=63 id=0x1000 DF 10.0.1.10:1000 > 10.0.1.100:80 TCP [S] len=0}"}, "error sent 1",
+			"TUN: the client knows no tunnel",
+			Meta{Virtual: addr(vip), VirtualPort: 80, Inner: 20},
+			tunnel,
+			[]string{head + "{IP ttl=63 id=0x1000 DF 10.0.1.10:1000 > 10.0.1.100:80 TCP [S] len=0}"},
+			"error sent 1",
 		},
 		{"a tunnel header longer than the packet is not read past", Meta{Inner: 500}, tunnel, nil, "error not_answerable 1"},
 		{"a reply: nobody to tell", Meta{Silent: true}, held("10.0.2.50", 1000), nil, ""},

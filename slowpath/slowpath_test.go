@@ -44,7 +44,10 @@ func table(t *testing.T, version uint64, known ...string) *nexthop.Table {
 	b.AddInterface(nexthop.Interface{Name: "eth0", Port: 0, MAC: mac(0, 1), MTU: 1500, Up: true, Addrs: prefixes("10.0.1.1/24", "fd00:1::1/64")})
 	b.AddInterface(nexthop.Interface{Name: "eth1", Port: 1, MAC: mac(0, 2), MTU: 1500, Up: true, Addrs: prefixes("10.0.2.1/24")})
 	b.AddInterface(nexthop.Interface{Name: "eth2", Port: -1, MAC: mac(0, 3), MTU: 1500, Up: true, Addrs: prefixes("10.0.3.1/24")})
-	err := b.AddRoute(netip.MustParsePrefix("10.9.0.0/16"), netip.MustParseAddr("10.0.2.254"), nexthop.AnyInterface, netip.Addr{}, 0)
+	var err error
+	for _, far := range prefixes("10.9.0.0/16", "10.0.2.200/32") {
+		err = errors.Join(err, b.AddRoute(far, netip.MustParseAddr("10.0.2.254"), nexthop.AnyInterface, netip.Addr{}, 0))
+	}
 	for _, k := range known {
 		a, iface := netip.Addr{}, 0
 		if _, e := fmt.Sscan(k, textAddr{&a}, &iface); e != nil {
@@ -190,37 +193,83 @@ func TestAnswers(t *testing.T) {
 		want  string // "" : nothing is sent
 		why   string // the error's fate then
 	}{
-		{"no server: from the VIP, the packet as it came [no-dest]", Meta{Kind: PortUnreachable, Virtual: addr(vip)}, syn,
-			head + "10.0.1.100 > 10.0.1.10 ICMP(1) type=3 code=3 rest=0x00000000" + syn4, ""},
-		{"no server, IPv6 [no-dest]", Meta{Kind: PortUnreachable, Virtual: addr(vip6)}, syn6frame,
-			eth6 + "IP6 hlim=64 fd00:1::100 > fd00:1::10 ICMP(58) type=1 code=4 rest=0x00000000" + syn6, ""},
-		{"no route to the server [dr-no-route]", Meta{Kind: HostUnreachable, Virtual: addr(vip)}, syn,
-			head + "10.0.1.100 > 10.0.1.10 ICMP(1) type=3 code=1 rest=0x00000000" + syn4, ""},
-		{"no route, IPv6: address unreachable", Meta{Kind: HostUnreachable, Virtual: addr(vip6)}, syn6frame,
-			eth6 + "IP6 hlim=64 fd00:1::100 > fd00:1::10 ICMP(58) type=1 code=3 rest=0x00000000" + syn6, ""},
-		{"too big, with the TTL decremented before [nat-mtu]", Meta{Kind: TooBig, Virtual: addr(vip), MTU: 1300},
+		{
+			"no server: from the VIP, the packet as it came [no-dest]",
+			Meta{Kind: PortUnreachable, Virtual: addr(vip)},
+			syn,
+			head + "10.0.1.100 > 10.0.1.10 ICMP(1) type=3 code=3 rest=0x00000000" + syn4, "",
+		},
+		{
+			"no server, IPv6 [no-dest]",
+			Meta{Kind: PortUnreachable, Virtual: addr(vip6)},
+			syn6frame,
+			eth6 + "IP6 hlim=64 fd00:1::100 > fd00:1::10 ICMP(58) type=1 code=4 rest=0x00000000" + syn6, "",
+		},
+		{
+			"no route to the server [dr-no-route]",
+			Meta{Kind: HostUnreachable, Virtual: addr(vip)},
+			syn,
+			head + "10.0.1.100 > 10.0.1.10 ICMP(1) type=3 code=1 rest=0x00000000" + syn4, "",
+		},
+		{
+			"no route, IPv6: address unreachable",
+			Meta{Kind: HostUnreachable, Virtual: addr(vip6)},
+			syn6frame,
+			eth6 + "IP6 hlim=64 fd00:1::100 > fd00:1::10 ICMP(58) type=1 code=3 rest=0x00000000" + syn6, "",
+		},
+		{
+			"too big, with the TTL decremented before [nat-mtu]",
+			Meta{Kind: TooBig, Virtual: addr(vip), MTU: 1300},
 			fromClient().TTL(63).TCP(1000, 80, packettest.PSH|packettest.ACK).Payload(make([]byte, 1400)),
-			head + "10.0.1.100 > 10.0.1.10 ICMP(1) type=3 code=4 rest=0x00000514 csum=ok quoting {IP ttl=63 id=0x1000 DF 10.0.1.10:1000 > 10.0.1.100:80 TCP [PA] len=508}", ""},
-		{"packet too big, IPv6: 1280 bytes in all", Meta{Kind: TooBig, Virtual: addr(vip6), MTU: 1400},
+			head + "10.0.1.100 > 10.0.1.10 ICMP(1) type=3 code=4 rest=0x00000514 csum=ok quoting {IP ttl=63 id=0x1000 DF 10.0.1.10:1000 > 10.0.1.100:80 TCP [PA] len=508}", "",
+		},
+		{
+			"packet too big, IPv6: 1280 bytes in all",
+			Meta{Kind: TooBig, Virtual: addr(vip6), MTU: 1400},
 			fromClient6().TCP(1000, 80, packettest.ACK).Payload(make([]byte, 1420)),
-			eth6 + "IP6 hlim=64 fd00:1::100 > fd00:1::10 ICMP(58) type=2 code=0 rest=0x00000578 csum=ok quoting {IP6 hlim=64 [fd00:1::10]:1000 > [fd00:1::100]:80 TCP [A] len=1172}", ""},
-		{"TTL exceeded, from the VIP [nat-tcp-odd]", Meta{Kind: TimeExceeded, Virtual: addr(vip)}, fromClient().TTL(1).TCP(1000, 80, packettest.SYN),
-			head + "10.0.1.100 > 10.0.1.10 ICMP(1) type=11 code=0 rest=0x00000000" + strings.Replace(syn4, "ttl=64", "ttl=1", 1), ""},
-		{"towards nobody's VIP: the director's address on that side", Meta{Kind: TimeExceeded}, fromClient().TTL(1).TCP(1000, 80, packettest.SYN),
-			head + "10.0.1.1 > 10.0.1.10 ICMP(1) type=11 code=0 rest=0x00000000" + strings.Replace(syn4, "ttl=64", "ttl=1", 1), ""},
-		{"hop limit exceeded, IPv6", Meta{Kind: TimeExceeded}, fromClient6().TTL(1).TCP(1000, 80, packettest.SYN),
-			eth6 + "IP6 hlim=64 fd00:1::1 > fd00:1::10 ICMP(58) type=3 code=0 rest=0x00000000" + strings.Replace(syn6, "hlim=64", "hlim=1", 1), ""},
-		{"out of a VLAN, back by the route", Meta{Kind: PortUnreachable, Virtual: addr(vip)}, syn.VLAN(7),
-			head + "10.0.1.100 > 10.0.1.10 ICMP(1) type=3 code=3 rest=0x00000000" + syn4, ""},
-		{"a first fragment is answered", Meta{Kind: TimeExceeded, Virtual: addr(vip)}, packettest.Eth(nicMAC, clientMAC).IP4(client, vip).Fragment(0, true, 7).UDP(5, 6).Payload(make([]byte, 8)),
-			head + "10.0.1.100 > 10.0.1.10 ICMP(1) type=11 code=0 rest=0x00000000 csum=ok quoting {IP ttl=64 id=0x0007 frag=0 more=true 10.0.1.10:5 > 10.0.1.100:6 UDP len=8}", ""},
+			eth6 + "IP6 hlim=64 fd00:1::100 > fd00:1::10 ICMP(58) type=2 code=0 rest=0x00000578 csum=ok quoting {IP6 hlim=64 [fd00:1::10]:1000 > [fd00:1::100]:80 TCP [A] len=1172}", "",
+		},
+		{
+			"TTL exceeded, from the VIP [nat-tcp-odd]",
+			Meta{Kind: TimeExceeded, Virtual: addr(vip)},
+			fromClient().TTL(1).TCP(1000, 80, packettest.SYN),
+			head + "10.0.1.100 > 10.0.1.10 ICMP(1) type=11 code=0 rest=0x00000000" + strings.Replace(syn4, "ttl=64", "ttl=1", 1), "",
+		},
+		{
+			"towards nobody's VIP: the director's address on that side",
+			Meta{Kind: TimeExceeded},
+			fromClient().TTL(1).TCP(1000, 80, packettest.SYN),
+			head + "10.0.1.1 > 10.0.1.10 ICMP(1) type=11 code=0 rest=0x00000000" + strings.Replace(syn4, "ttl=64", "ttl=1", 1), "",
+		},
+		{
+			"hop limit exceeded, IPv6",
+			Meta{Kind: TimeExceeded},
+			fromClient6().TTL(1).TCP(1000, 80, packettest.SYN),
+			eth6 + "IP6 hlim=64 fd00:1::1 > fd00:1::10 ICMP(58) type=3 code=0 rest=0x00000000" + strings.Replace(syn6, "hlim=64", "hlim=1", 1), "",
+		},
+		{
+			"out of a VLAN, back by the route",
+			Meta{Kind: PortUnreachable, Virtual: addr(vip)},
+			syn.VLAN(7),
+			head + "10.0.1.100 > 10.0.1.10 ICMP(1) type=3 code=3 rest=0x00000000" + syn4, "",
+		},
+		{
+			"a first fragment is answered",
+			Meta{Kind: TimeExceeded, Virtual: addr(vip)},
+			packettest.Eth(nicMAC, clientMAC).IP4(client, vip).Fragment(0, true, 7).UDP(5, 6).Payload(make([]byte, 8)),
+			head + "10.0.1.100 > 10.0.1.10 ICMP(1) type=11 code=0 rest=0x00000000 csum=ok quoting {IP ttl=64 id=0x0007 frag=0 more=true 10.0.1.10:5 > 10.0.1.100:6 UDP len=8}", "",
+		},
 
 		{"a later fragment has nothing that says whose it is", Meta{Kind: TimeExceeded}, fromClient().Fragment(8, true, 7).UDP(5, 6), "", "not_answerable"},
 		{"an error about an error could go on for ever", Meta{Kind: TimeExceeded}, fromClient().ICMP4(3, 1, 0).Quote(syn, 28), "", "not_answerable"},
 		{"an ICMPv6 error too", Meta{Kind: TimeExceeded}, fromClient6().ICMP6(1, 4, 0).Quote(syn6frame, -1), "", "not_answerable"},
 		{"and one in a fragment", Meta{Kind: TimeExceeded}, fromClient6().Fragment(0, true, 9).ICMP6(1, 4, 0).Payload(make([]byte, 48)), "", "not_answerable"},
-		{"an echo request may be answered", Meta{Kind: TimeExceeded}, fromClient().TTL(1).ICMP4(8, 0, 5),
-			head + "10.0.1.1 > 10.0.1.10 ICMP(1) type=11 code=0 rest=0x00000000 csum=ok quoting {IP ttl=1 id=0x1000 DF 10.0.1.10 > 10.0.1.100 ICMP(1) type=8 code=0 rest=0x00000005}", ""},
+		{
+			"an echo request may be answered",
+			Meta{Kind: TimeExceeded},
+			fromClient().TTL(1).ICMP4(8, 0, 5),
+			head + "10.0.1.1 > 10.0.1.10 ICMP(1) type=11 code=0 rest=0x00000000 csum=ok quoting {IP ttl=1 id=0x1000 DF 10.0.1.10 > 10.0.1.100 ICMP(1) type=8 code=0 rest=0x00000005}", "",
+		},
 		{"sent to a MAC group", Meta{Kind: PortUnreachable}, packettest.Eth("ff:ff:ff:ff:ff:ff", clientMAC).IP4(client, vip).UDP(5, 6), "", "not_answerable"},
 		{"sent to an IPv4 group", Meta{Kind: PortUnreachable}, packettest.Eth(nicMAC, clientMAC).IP4(client, "224.0.0.9").UDP(5, 6), "", "not_answerable"},
 		{"sent to an IPv6 group", Meta{Kind: PortUnreachable}, packettest.Eth(nicMAC, clientMAC).IP6(client6, "ff02::1").UDP(5, 6), "", "not_answerable"},

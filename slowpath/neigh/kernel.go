@@ -51,7 +51,7 @@ func (v *view) readLinks(h *netlink.Handle) error {
 		l := &link{name: a.Name, index: a.Index, mtu: a.MTU}
 		copy(l.mac[:], a.HardwareAddr)
 		// Running is administratively up, with a carrier or none to have.
-		l.up = a.RawFlags&unix.IFF_UP != 0 && true
+		l.up = a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_RUNNING != 0
 		if vlan, ok := k.(*netlink.Vlan); ok && a.NetNsID < 0 { // else the parent's index is another namespace's
 			l.parent, l.tag, l.tpid = a.ParentIndex, uint16(vlan.VlanId), uint16(vlan.VlanProtocol)
 		}
@@ -76,12 +76,18 @@ func (v *view) readRoutes(h *netlink.Handle) error {
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
+	v.addRoutes(list)
+	return nil
+}
+
+// addRoutes makes the kernel's routes those of the view: of a prefix's the one with
+// the least metric first.
+func (v *view) addRoutes(list []netlink.Route) {
 	slices.SortStableFunc(list, func(a, b netlink.Route) int { return a.Priority - b.Priority })
 	v.routes, v.locals = nil, nil
 	for i := range list {
 		v.addRoute(&list[i])
 	}
-	return nil
 }
 
 // addRoute adds a route of the kernel's, if it is one that packets follow.

@@ -200,6 +200,25 @@ func TestAddRoute(t *testing.T) {
 	}
 }
 
+func TestAddRoutesByMetric(t *testing.T) {
+	_, all, _ := net.ParseCIDR("0.0.0.0/0")
+	var list []netlink.Route
+	for index, metric := range []int{300, 100, 200, 100} {
+		list = append(list, netlink.Route{
+			Family: unix.AF_INET, Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Dst: all, LinkIndex: index, Priority: metric,
+		})
+	}
+	v := view{routes: []route{{index: 9}}, locals: []netip.Prefix{{}}}
+	v.addRoutes(list)
+	var got []int
+	for _, r := range v.routes {
+		got = append(got, r.index)
+	}
+	if want := []int{1, 3, 2, 0}; !slices.Equal(got, want) || len(v.locals) != 0 {
+		t.Errorf("links in the order %v, %d local routes; want %v by metric, nothing of before", got, len(v.locals), want)
+	}
+}
+
 func TestNote(t *testing.T) {
 	v := view{neighbors: map[neighbor]state{}}
 	k := netlink.Neigh{LinkIndex: 2, Family: unix.AF_INET, IP: net.IPv4(10, 0, 0, 1).To4()}

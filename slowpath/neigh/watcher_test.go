@@ -38,12 +38,18 @@ func until(t *testing.T, what string, got func() string, want string) {
 func plan() testnet.Plan {
 	return testnet.Plan{
 		Links: []testnet.Link{
-			{A: testnet.End{In: "director", Name: "eth0", MAC: "02:00:00:00:00:01", Addrs: []string{"10.0.1.1/24", "fd00:1::1/64"}},
-				B: testnet.End{In: "client", Name: "eth0", MAC: "02:00:00:00:01:0a", Addrs: []string{"10.0.1.10/24", "fd00:1::10/64"}}},
-			{A: testnet.End{In: "director", Name: "eth1", MAC: "02:00:00:00:00:02", Addrs: []string{"10.0.2.1/24"}},
-				B: testnet.End{In: "server", Name: "eth0", MAC: "02:00:00:00:02:0b", Addrs: []string{"10.0.2.11/24"}}},
-			{A: testnet.End{In: "director", Name: "mgmt0", Addrs: []string{"192.168.0.1/24"}},
-				B: testnet.End{In: "server", Name: "mgmt0", Addrs: []string{"192.168.0.2/24"}}},
+			{
+				A: testnet.End{In: "director", Name: "eth0", MAC: "02:00:00:00:00:01", Addrs: []string{"10.0.1.1/24", "fd00:1::1/64"}},
+				B: testnet.End{In: "client", Name: "eth0", MAC: "02:00:00:00:01:0a", Addrs: []string{"10.0.1.10/24", "fd00:1::10/64"}},
+			},
+			{
+				A: testnet.End{In: "director", Name: "eth1", MAC: "02:00:00:00:00:02", Addrs: []string{"10.0.2.1/24"}},
+				B: testnet.End{In: "server", Name: "eth0", MAC: "02:00:00:00:02:0b", Addrs: []string{"10.0.2.11/24"}},
+			},
+			{
+				A: testnet.End{In: "director", Name: "mgmt0", Addrs: []string{"192.168.0.1/24"}},
+				B: testnet.End{In: "server", Name: "mgmt0", Addrs: []string{"192.168.0.2/24"}},
+			},
 		},
 		VIPs: []testnet.VIP{{In: "director", Addr: "10.0.1.100"}},
 	}
@@ -73,6 +79,7 @@ func opened(t *testing.T, n *testnet.Network, c Config) *Watcher {
 }
 
 func run(t *testing.T, w *Watcher) {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- w.Run(ctx) }()

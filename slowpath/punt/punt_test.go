@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 
 	"github.com/sluice-lb/sluice/internal/testnet"
@@ -120,10 +121,14 @@ func open(t *testing.T, s *testnet.Namespace) *Tap {
 func hostPlan(sysctls ...testnet.Sysctl) testnet.Plan {
 	return testnet.Plan{
 		Links: []testnet.Link{
-			{A: testnet.End{In: "host", Name: "eth0", Addrs: []string{"10.9.1.1/24", "fd09:1::1/64"}},
-				B: testnet.End{In: "client", Name: "eth0", Addrs: []string{"10.9.1.2/24", "fd09:1::2/64"}}},
-			{A: testnet.End{In: "host", Name: "eth1", Addrs: []string{"10.9.2.1/24"}},
-				B: testnet.End{In: "server", Name: "eth0", Addrs: []string{"10.9.2.2/24"}}},
+			{
+				A: testnet.End{In: "host", Name: "eth0", Addrs: []string{"10.9.1.1/24", "fd09:1::1/64"}},
+				B: testnet.End{In: "client", Name: "eth0", Addrs: []string{"10.9.1.2/24", "fd09:1::2/64"}},
+			},
+			{
+				A: testnet.End{In: "host", Name: "eth1", Addrs: []string{"10.9.2.1/24"}},
+				B: testnet.End{In: "server", Name: "eth0", Addrs: []string{"10.9.2.2/24"}},
+			},
 		},
 		Routes:  []testnet.Route{{In: "server", To: "default", Via: "10.9.2.1"}},
 		Sysctls: sysctls,
@@ -155,8 +160,16 @@ func listen(t *testing.T, s *testnet.Namespace, address string) net.PacketConn {
 }
 
 func TestInjectReachesSockets(t *testing.T) {
-	n := testnet.New(t, hostPlan())
+	// Some distributions turn IPv6 off for interfaces to come.
+	n := testnet.New(t, hostPlan(testnet.Sysctl{In: "host", Key: "net.ipv6.conf.default.disable_ipv6", Value: "1"}))
 	tap := open(t, n.In("host"))
+	link, err := n.In("host").Netlink().LinkByName(tap.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if addrs, err := n.In("host").Netlink().AddrList(link, netlink.FAMILY_ALL); err != nil || len(addrs) > 0 {
+		t.Errorf("the device has addresses %v, %v: with one it would announce it, and answer for it", addrs, err)
+	}
 	if len(tap.Limits()) > 0 {
 		t.Errorf("limits %q, want none as root", tap.Limits())
 	}
