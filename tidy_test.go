@@ -24,8 +24,10 @@ const module = "github.com/sluice-lb/sluice"
 var order = map[string]int{
 	"cmd":              9,
 	"deploy":           9, // tests of its examples only
+	"docs":             9, // tests of the documents only
 	"bench":            8,
 	"internal/control": 8,
+	"internal/ipvsadm": 8,
 	"internal/config":  7,
 	"internal/metrics": 6,
 	"workers":          5,

@@ -1,0 +1,197 @@
+// Package docs_test holds the documents to the code: what one cites or lists,
+// the other has.
+package docs_test
+
+import (
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sluice-lb/sluice/fastpath"
+	"github.com/sluice-lb/sluice/rings"
+	"github.com/sluice-lb/sluice/rings/xdpprog"
+	"github.com/sluice-lb/sluice/slowpath"
+)
+
+var repository = os.DirFS("..")
+
+// files returns the repository's files with one of these endings, by path;
+// folders of tools (with a dot) and of test data aside.
+func files(t *testing.T, endings ...string) map[string]string {
+	t.Helper()
+	texts := map[string]string{}
+	err := fs.WalkDir(repository, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && name != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata"):
+			return fs.SkipDir
+		case !d.IsDir() && slices.Contains(endings, path.Ext(name)):
+			text, err := fs.ReadFile(repository, name)
+			texts[name] = string(text)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return texts
+}
+
+// A row's name, which may have several numbers behind it: K-ICMP-2/3.
+var row = regexp.MustCompile(`\bK-[A-Z]+-(?:AH/ESP|[A-Z0-9]+(?:-[A-Z0-9]+)*(?:/[0-9]+)*)`)
+
+// rowsIn returns the rows that a text cites, each by its full name.
+func rowsIn(text string) (names []string) {
+	for _, cited := range row.FindAllString(text, -1) {
+		first, more, _ := strings.Cut(cited, "/")
+		if more == "ESP" {
+			names = append(names, cited)
+			continue
+		}
+		names = append(names, first)
+		for number := range strings.SplitSeq(more, "/") {
+			if number != "" {
+				names = append(names, first[:strings.LastIndexByte(first, '-')+1]+number)
+			}
+		}
+	}
+	return names
+}
+
+func TestRowsIn(t *testing.T) {
+	const text = "K-CONN-9, (K-ICMP-2/3) K-PROTO-AH/ESP: K-FWD-TUN-IPIP. K-FWD-* S-ACK-SENT K-SCH-RR/WRR"
+	want := []string{"K-CONN-9", "K-ICMP-2", "K-ICMP-3", "K-PROTO-AH/ESP", "K-FWD-TUN-IPIP", "K-SCH-RR"}
+	if got := rowsIn(text); !slices.Equal(got, want) {
+		t.Errorf("rowsIn(%q) = %q, want %q", text, got, want)
+	}
+}
+
+// Each row of the IPVS notes that anything cites is in IPVS.md, once.
+func TestCitedRowsAreThere(t *testing.T) {
+	sources := files(t, ".go", ".c", ".md", ".yaml")
+	notes := map[string]int{}
+	for line := range strings.Lines(sources["docs/IPVS.md"]) {
+		if first, _, _ := strings.Cut(strings.TrimPrefix(line, "| "), " |"); row.FindString(first) == first && first != "" {
+			notes[first]++
+		}
+	}
+	if len(notes) < 50 {
+		t.Fatalf("docs/IPVS.md has rows %v, want more", notes)
+	}
+	for name, n := range notes {
+		if n > 1 {
+			t.Errorf("docs/IPVS.md has row %s %d times", name, n)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(sources)) {
+		if name == "docs/docs_test.go" {
+			continue
+		}
+		for _, cited := range rowsIn(sources[name]) {
+			if notes[cited] == 0 {
+				t.Errorf("%s cites row %s, which docs/IPVS.md does not have", name, cited)
+			}
+		}
+	}
+}
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile("(?m)^#+ (.*)$")
+	fence   = regexp.MustCompile("(?s)```.*?```")
+	unsaid  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+)
+
+// anchors returns the places of a document that a link may name, as GitHub
+// makes them of its headings.
+func anchors(text string) map[string]bool {
+	found := map[string]bool{"": true}
+	for _, h := range heading.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
+		found[strings.ReplaceAll(unsaid.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-")] = true
+	}
+	return found
+}
+
+// Links between files of the repository lead somewhere.
+func TestLinks(t *testing.T) {
+	documents, checked := files(t, ".md"), 0
+	for _, name := range slices.Sorted(maps.Keys(documents)) {
+		for _, l := range link.FindAllStringSubmatch(documents[name], -1) {
+			file, anchor, _ := strings.Cut(l[1], "#")
+			if strings.Contains(file, "://") {
+				continue
+			}
+			checked++
+			target := path.Join(path.Dir(name), file)
+			if file == "" {
+				target = name
+			}
+			if _, err := fs.Stat(repository, target); err != nil {
+				t.Errorf("%s links to %s: %v", name, l[1], err)
+			} else if text, ok := documents[target]; ok && !anchors(text)[anchor] {
+				t.Errorf("%s links to %s: no such heading", name, l[1])
+			}
+		}
+	}
+	if checked < 20 {
+		t.Errorf("%d links were checked, want more: is the pattern right?", checked)
+	}
+}
+
+// OPERATING.md explains every counter by the name that the API gives it.
+func TestCountersAreExplained(t *testing.T) {
+	text := files(t, ".md")["docs/OPERATING.md"]
+	explained := func(name string) {
+		if !regexp.MustCompile("(?m)^\\|[^|]*`" + name + "`").MatchString(text) {
+			t.Errorf("docs/OPERATING.md has no row for %s", name)
+		}
+	}
+	for v := range fastpath.Verdicts {
+		explained(v.String())
+	}
+	for f := range slowpath.Fates {
+		explained(f.String())
+	}
+	for f := range slowpath.ErrorFates {
+		explained(f.String())
+	}
+	for k := range slowpath.Kinds {
+		explained(k.String())
+	}
+	for r := range xdpprog.Reasons {
+		explained(r.String())
+	}
+	for field := range reflect.TypeFor[rings.PortStats]().Fields() {
+		explained(field.Tag.Get("json"))
+	}
+}
+
+var (
+	refused = regexp.MustCompile(`(?m)^\t"([a-z_.\[\]]+)": +true,`)
+	listed  = regexp.MustCompile("(?m)^\\| `([a-z_.\\[\\]]+)` \\| later")
+)
+
+// MIGRATING.md lists as still to come what the configuration refuses.
+func TestWhatIsToCome(t *testing.T) {
+	names := func(pattern *regexp.Regexp, text string) (found []string) {
+		for _, m := range pattern.FindAllStringSubmatch(text, -1) {
+			found = append(found, m[1])
+		}
+		slices.Sort(found)
+		return found
+	}
+	const source = "internal/config/later.go"
+	code, text := files(t, ".go")[source], files(t, ".md")["docs/MIGRATING.md"]
+	want, got := names(refused, code), names(listed, text)
+	if len(want) == 0 || !slices.Equal(got, want) {
+		t.Errorf("%s refuses %q, docs/MIGRATING.md lists %q as to come", source, want, got)
+	}
+}
