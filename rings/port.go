@@ -66,24 +66,27 @@ type Port interface {
 // PortStats are a port's counters since it was opened, in frames unless the
 // name says otherwise. "kernel" marks those of XDP_STATISTICS.
 type PortStats struct {
-	RxPackets, RxBytes uint64 // given to the worker
-	TxPackets, TxBytes uint64 // taken from the worker
+	RxPackets uint64 `json:"rx_packets"` // given to the worker
+	RxBytes   uint64 `json:"rx_bytes"`   // given to the worker
+	TxPackets uint64 `json:"tx_packets"` // taken from the worker
+	TxBytes   uint64 `json:"tx_bytes"`   // taken from the worker
 
-	RxDropped  uint64 // kernel: dropped on arrival, say longer than a chunk
-	RxInvalid  uint64 // kernel: bad descriptors in the fill ring
-	RxRingFull uint64 // kernel: dropped, the worker did not keep up
-	FillEmpty  uint64 // kernel: found no free frame in the fill ring
-	TxInvalid  uint64 // kernel: bad descriptors in the tx ring
-	TxEmpty    uint64 // kernel: looked into an empty tx ring
+	RxDropped  uint64 `json:"rx_dropped"`   // kernel: dropped on arrival, say longer than a chunk
+	RxInvalid  uint64 `json:"rx_invalid"`   // kernel: bad descriptors in the fill ring
+	RxRingFull uint64 `json:"rx_ring_full"` // kernel: dropped, the worker did not keep up
+	FillEmpty  uint64 `json:"fill_empty"`   // kernel: found no free frame in the fill ring
+	TxInvalid  uint64 `json:"tx_invalid"`   // kernel: bad descriptors in the tx ring
+	TxEmpty    uint64 `json:"tx_empty"`     // kernel: looked into an empty tx ring
 
-	TxFull    uint64 // not taken by Transmit, the tx ring was full
-	TxRefused uint64 // freed by Transmit: empty, or not within its chunk
+	TxFull    uint64 `json:"tx_ring_full"` // not taken by Transmit, the tx ring was full
+	TxRefused uint64 `json:"tx_refused"`   // freed by Transmit: empty, or not within its chunk
 
-	RxKicks    uint64 // calls that woke the kernel for the fill ring
-	TxKicks    uint64 // calls that woke the kernel for the tx ring
-	KickBusy   uint64 // of these: the kernel was busy (EAGAIN, EBUSY, ENOBUFS, EINTR)
-	KickErrors uint64 // of these: link down or gone, or another error
+	RxKicks    uint64 `json:"rx_kicks"`    // calls that woke the kernel for the fill ring
+	TxKicks    uint64 `json:"tx_kicks"`    // calls that woke the kernel for the tx ring
+	KickBusy   uint64 `json:"kick_busy"`   // of these: the kernel was busy (EAGAIN, EBUSY, ENOBUFS, EINTR)
+	KickErrors uint64 `json:"kick_errors"` // of these: link down or gone, or another error
 
-	InFill, InTx int // frames that the kernel has now, to fill and to send
-	Free         int // free frames of the UMEM, which its ports share
+	InFill int `json:"in_fill"` // frames that the kernel has now, to fill and to send
+	InTx   int `json:"in_tx"`   // frames that the kernel has now, to fill and to send
+	Free   int `json:"free"`    // free frames of the UMEM, which its ports share
 }

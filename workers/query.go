@@ -20,11 +20,11 @@ type ConnRow struct {
 	Expires time.Duration // until its timer fires
 }
 
-// row copies a connection.
-func (w *Worker) row(c *conn.Conn) ConnRow {
+// row copies a connection to a server of s.
+func (w *Worker) row(s *lb.Snapshot, c *conn.Conn) ConnRow {
 	r := ConnRow{Conn: *c}
-	if c.Real != lb.NoReal && int(c.Real) < len(w.snap.Reals) {
-		r.Server = w.snap.Reals[c.Real].Addr
+	if c.Real != lb.NoReal && int(c.Real) < len(s.Reals) {
+		r.Server = s.Reals[c.Real].Addr
 	}
 	left := int32(c.Stamp + c.Timeout - clock.TicksAt(w.Clock.Now()))
 	r.Expires = clock.Ticks(max(left, 0)).Duration()
@@ -36,18 +36,30 @@ func (w *Worker) row(c *conn.Conn) ConnRow {
 // worker's goroutine.
 func (w *Worker) ConnRows(rows []ConnRow, from conn.ID, n int) ([]ConnRow, conn.ID) {
 	next := w.Config.Conns.Scan(from, n, func(_ conn.ID, c *conn.Conn) {
-		rows = append(rows, w.row(c))
+		rows = append(rows, w.row(w.snap, c))
 	})
 	return rows, next
 }
 
-// TemplateRows returns copies of the node's persistence templates. It runs on a
-// worker's goroutine.
-func (w *Worker) TemplateRows() (rows []ConnRow) {
-	w.Templates.Scan(func(_ *conn.Stripe, _ conn.ID, c *conn.Conn) {
-		rows = append(rows, w.row(c))
-	})
-	return rows
+// Templates visits all persistence templates of the worker's node, with a
+// stripe locked for perTurn of them at a time. Any goroutine may call it; visit
+// ends the walk by returning false.
+func (w *Worker) Templates(visit func(*ConnRow) bool) {
+	var rows []ConnRow
+	snap := w.Services.Load()
+	for stripe := range conn.Stripes {
+		for next, more := conn.ID(0), true; more; more = next != 0 {
+			rows = rows[:0]
+			next = w.Config.Templates.ScanStripe(stripe, next, perTurn, func(_ conn.ID, c *conn.Conn) {
+				rows = append(rows, w.row(snap, c))
+			})
+			for i := range rows {
+				if !visit(&rows[i]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Conns visits all connections of the node, worker by worker, then its
@@ -66,15 +78,7 @@ func (p *Pool) Conns(ctx context.Context, visit func(worker int, r *ConnRow) boo
 			}
 		}
 	}
-	var templates []ConnRow
-	if err := p.Workers[0].Do(ctx, func(w *Worker) { templates = w.TemplateRows() }); err != nil {
-		return err
-	}
-	for i := range templates {
-		if !visit(0, &templates[i]) {
-			return nil
-		}
-	}
+	p.Workers[0].Templates(func(r *ConnRow) bool { return visit(0, r) })
 	return nil
 }
 

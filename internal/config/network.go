@@ -149,6 +149,16 @@ func (c *Config) checkNetwork() {
 	}
 }
 
+// checkNIC wants one of interfaces itself: packets are marked by the NIC that
+// they come in by, whatever their tags.
+func (c *Config) checkNIC(path, link string) {
+	if nic, vlans := SplitVLAN(link); len(vlans) > 0 && c.source.sound(path) {
+		c.source.fail(path, "%s is a VLAN, want the NIC itself: %s", link, nic)
+		return
+	}
+	c.checkLink(path, link)
+}
+
 // checkLink wants a link, or the NIC whose VLAN it is, among interfaces.
 func (c *Config) checkLink(path, link string) {
 	if link == "" || !c.source.sound(path, "interfaces") {

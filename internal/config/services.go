@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-lb/sluice/lb"
+	"github.com/sluice-lb/sluice/rings/xdpprog"
 )
 
 // serviceText is a service as it is written, with the defaults of the
@@ -50,10 +51,16 @@ type markText struct {
 	Ports               portRange
 }
 
+// maxMarks is what the XDP program compares a packet with (rings/xdpprog).
+const maxMarks = xdpprog.MaxMarks
+
 func (c *Config) resolveMarks(texts []markText) {
+	if len(texts) > maxMarks {
+		c.source.fail(at("marks", maxMarks), "%d rules are too many, want at most %d", len(texts), maxMarks)
+	}
 	for i, m := range texts {
 		path := at("marks", i)
-		c.checkLink(path+".interface", m.Interface)
+		c.checkNIC(path+".interface", m.Interface)
 		if m.Source.IsValid() && m.Destination.IsValid() && m.Source.Addr().Is4() != m.Destination.Addr().Is4() {
 			c.source.fail(path+".destination", "%s is of another address family than source %s", m.Destination, m.Source)
 		}

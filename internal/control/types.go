@@ -85,8 +85,7 @@ type Status struct {
 	Interfaces  []Interface    `json:"interfaces"`
 	Workers     []Worker       `json:"workers"`
 	Totals      workers.Totals `json:"counters"`
-	SlowPath    any            `json:"slow_path"`
-	Held        int            `json:"held_now"` // packets waiting for a neighbour
+	SlowPath    SlowPath       `json:"slow_path"`
 }
 
 // Interface is one NIC of the node.
@@ -102,6 +101,8 @@ type Interface struct {
 	// Redirected and Passed count what the XDP program did, in packets.
 	Redirected uint64 `json:"xdp_redirected"`
 	Passed     uint64 `json:"xdp_passed"`
+	// XDP counts the same frames by the program's reasons.
+	XDP map[string]uint64 `json:"xdp_reasons"`
 }
 
 // Worker is one worker.
@@ -121,10 +122,20 @@ type Worker struct {
 	Ports       []rings.PortStats `json:"ports"` // in the order of the node's interfaces
 }
 
+// SlowPath is what the slow path did with the packets that it was given, by
+// what was asked of it and how they ended, and how its ICMP errors ended. What
+// did not happen is left out.
+type SlowPath struct {
+	Packets    map[string]map[string]uint64 `json:"packets"`
+	Errors     map[string]uint64            `json:"errors"`
+	Held       int                          `json:"held"`
+	HeldErrors int                          `json:"held_errors"`
+}
+
 // AllStats are the counters of a node: everything that `sluice stats` shows.
 type AllStats struct {
 	Totals   workers.Totals `json:"counters"`
-	SlowPath any            `json:"slow_path"`
+	SlowPath SlowPath       `json:"slow_path"`
 	Sum      Stats          `json:"sum"` // over all services
 	Services []Service      `json:"services"`
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
+	"github.com/sluice-lb/sluice/slowpath"
 	"github.com/sluice-lb/sluice/workers"
 )
 
@@ -63,6 +64,28 @@ func (s *Stats) Add(o Stats) {
 	s.OutPackets += o.OutPackets
 	s.InBytes += o.InBytes
 	s.OutBytes += o.OutBytes
+}
+
+// SlowPathOf makes the document of the slow path's counters.
+func SlowPathOf(c *slowpath.Counters) SlowPath {
+	v := SlowPath{Packets: map[string]map[string]uint64{}, Errors: map[string]uint64{}, Held: c.Held, HeldErrors: c.HeldErrors}
+	for kind := range c.Packets {
+		fates := map[string]uint64{}
+		for fate, n := range c.Packets[kind] {
+			if n > 0 {
+				fates[slowpath.Fate(fate).String()] = n
+			}
+		}
+		if len(fates) > 0 {
+			v.Packets[slowpath.Kind(kind).String()] = fates
+		}
+	}
+	for fate, n := range c.Errors {
+		if n > 0 {
+			v.Errors[slowpath.ErrorFate(fate).String()] = n
+		}
+	}
+	return v
 }
 
 // ConnOf makes the document of a worker's connection.

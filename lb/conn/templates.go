@@ -138,6 +138,15 @@ func (t *Templates) NextDue(worker, workers int) (due clock.Ticks, some bool) {
 	return due, some
 }
 
+// ScanStripe is Table.Scan of one stripe, 0 to Stripes-1, locked for as long as
+// it looks at n entries.
+func (t *Templates) ScanStripe(stripe int, from ID, n int, visit func(ID, *Conn)) (next ID) {
+	s := &t.stripes[stripe]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Table.Scan(from, n, visit)
+}
+
 // Scan calls visit for every template, a stripe locked at a time. visit may
 // delete its template.
 func (t *Templates) Scan(visit func(s *Stripe, id ID, c *Conn)) {
