@@ -70,7 +70,7 @@ func (n *node) plan() (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.steer = n.spread(len(p.cpus))
+	p.steer = n.spread(queues)
 	return p, nil
 }
 
@@ -100,8 +100,10 @@ func (n *node) queues() ([][]int, error) {
 }
 
 // spread has the NICs deliver both directions of a connection to the worker
-// that owns it, as far as they can, and returns who owns what.
-func (n *node) spread(count int) *flow.Steering {
+// that owns it, as far as they can, and returns who owns what. queues are each
+// interface's, by worker.
+func (n *node) spread(queues [][]int) *flow.Steering {
+	count := len(queues[0])
 	n.steering = make([]string, len(n.cfg.Interfaces))
 	rss, err := rings.ReadRSS(n.cfg.Interfaces[0].Name)
 	if count == 1 || err != nil {
@@ -118,7 +120,6 @@ func (n *node) spread(count int) *flow.Steering {
 	table := make([]uint16, len(rss.Indirection))
 	for i := range table {
 		table[i] = uint16(i % count)
-		rss.Indirection[i] = uint32(i % count)
 	}
 	for i, c := range n.cfg.Interfaces {
 		n.steering[i] = "NIC"
@@ -129,6 +130,9 @@ func (n *node) spread(count int) *flow.Steering {
 		side := rings.ClientIsSource
 		if c.Role == config.RoleServer {
 			side = rings.ClientIsDestination
+		}
+		for at := range rss.Indirection {
+			rss.Indirection[at] = uint32(queues[i][at%count])
 		}
 		for _, a := range rings.Steer(c.Name, side, rss) {
 			if a.Err != nil {

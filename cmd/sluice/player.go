@@ -337,7 +337,10 @@ func (p *player) state() control.State {
 	rows.AddServices(0, stats.Services)
 	rows.AddReals(0, stats.Reals)
 	conns, _ := p.worker.ConnRows(nil, 0, p.table.Max())
-	conns = append(conns, p.worker.TemplateRows()...)
+	p.worker.Templates(func(r *workers.ConnRow) bool {
+		conns = append(conns, *r)
+		return true
+	})
 	s := control.State{Services: control.ServicesOf(snap, stats), Connections: []control.Conn{}}
 	for i := range conns {
 		s.Connections = append(s.Connections, control.ConnOf(0, &conns[i]))
