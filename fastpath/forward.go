@@ -42,6 +42,7 @@ func (p *Pipeline) toServer(k *Packet, c *conn.Conn) Verdict {
 	real := &p.snap.Reals[k.real]
 	k.Hop = p.wayTo(k.real)
 	if v, ok := p.passable(k, real.Forward, real.V6); !ok {
+		p.countAnswer(k, c, v)
 		return v
 	}
 	if k.Hop.State == nexthop.Unresolved {
@@ -63,6 +64,25 @@ func (p *Pipeline) toServer(k *Packet, c *conn.Conn) Verdict {
 		rewrite.Forward(&k.Frame, &k.Info)
 	}
 	return p.out(k, &real.Addr)
+}
+
+// countAnswer counts the ICMP error that answers a request of a connection that
+// is not NAT: to the kernel the error is related to the connection, and leaves
+// like a reply of its server. It quotes as much as fits 576 bytes, of IPv6 1280.
+func (p *Pipeline) countAnswer(k *Packet, c *conn.Conn, v Verdict) {
+	if !v.Answered() || isNAT(c) || k.real == lb.NoReal || !p.snap.Reals[k.real].Available {
+		return
+	}
+	header, longest := packet.IPv4Len+packet.ICMPLen, 576
+	if k.Info.Family == 6 {
+		header, longest = packet.IPv6Len+packet.ICMPLen, minMTU6
+	}
+	bytes := uint64(min(header+int(k.Info.End-k.Info.L3), longest))
+	row, svc := p.rows.Real(k.real), p.rows.Service(p.snap.Reals[k.real].Service)
+	row.OutPackets++
+	row.OutBytes += bytes
+	svc.OutPackets++
+	svc.OutBytes += bytes
 }
 
 // toClient sends a reply on: translated back to the virtual service if it

@@ -83,8 +83,8 @@ func (p *Pipeline) relatedRequest(k *Packet, quoted *packet.Info, c *conn.Conn) 
 		return DropServerGone
 	}
 	k.real = c.Real
-	p.count(k, c.Real, false)
 	if !isNAT(c) {
+		p.count(k, c.Real, false)
 		return p.toServer(k, c)
 	}
 	real := &p.snap.Reals[c.Real]
@@ -95,5 +95,6 @@ func (p *Pipeline) relatedRequest(k *Packet, quoted *packet.Info, c *conn.Conn) 
 	if !rewrite.ICMPIn(&k.Frame, &k.Info, quoted, &real.Addr, c.RealPort) {
 		return DropICMPChecksum
 	}
+	p.count(k, c.Real, false)
 	return p.out(k, &real.Addr)
 }

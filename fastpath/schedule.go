@@ -4,6 +4,7 @@ import (
 	"math/bits"
 
 	"github.com/sluice-lb/sluice/fastpath/packet"
+	"github.com/sluice-lb/sluice/fastpath/rewrite"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 	"github.com/sluice-lb/sluice/lb/flow"
@@ -64,6 +65,10 @@ func (p *Pipeline) strayReply(k *Packet) Verdict {
 	reset := in.Proto == packet.ProtoTCP && in.TCPFlags&packet.RST != 0 ||
 		in.Proto == packet.ProtoSCTP && in.Event == packet.EventAbort
 	if p.snap.Sysctl.NATICMPSend != 0 && !reset && p.snap.IsNATReal(in.Proto, &in.Src, in.SrcPort) {
+		if in.TTL <= 1 {
+			return Pass // routing comes before IPVS on this way, and answers
+		}
+		rewrite.Forward(&k.Frame, in) // the error quotes the packet as routing left it
 		return DropNATReply
 	}
 	return Pass
