@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 
@@ -24,7 +25,11 @@ const (
 type usageError struct{ error }
 
 func main() {
-	os.Exit(execute(context.Background(), newRoot(), os.Args[1:]))
+	args := os.Args[1:]
+	if filepath.Base(os.Args[0]) == "ipvsadm" {
+		args = append([]string{"ipvsadm"}, args...)
+	}
+	os.Exit(execute(context.Background(), newRoot(), args))
 }
 
 // execute runs a command line and returns the exit status.
@@ -33,6 +38,9 @@ func execute(ctx context.Context, root *cobra.Command, args []string) int {
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
+	}
+	if said := (exitError{}); errors.As(err, &said) {
+		return said.status
 	}
 	fmt.Fprintf(root.ErrOrStderr(), "%s: %s\n", cmd.CommandPath(), err)
 	if errors.As(err, new(usageError)) || strings.HasPrefix(err.Error(), "unknown command") {
@@ -62,7 +70,7 @@ service's real servers, by NAT, direct routing or a tunnel.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newReplay(), newStatus(), newServices(), newConns(), newStats(), newReload(), newDemo())
+	root.AddCommand(newRun(), newCheck(), newReplay(), newStatus(), newServices(), newConns(), newStats(), newReload(), newIPVSAdm(), newImport(), newDemo())
 	for _, c := range root.Commands() {
 		wantArgs(c)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-lb/sluice/internal/config"
 	"github.com/sluice-lb/sluice/internal/control"
+	"github.com/sluice-lb/sluice/internal/ipvsadm"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 	"github.com/sluice-lb/sluice/rings"
@@ -42,7 +43,9 @@ type node struct {
 	tap       *punt.Tap
 	slow      *slowpath.Path
 
-	mu     sync.Mutex // one reload at a time
+	meter ipvsadm.Meter
+
+	mu     sync.Mutex // one change at a time
 	cfg    *config.Config
 	latest *control.Reload
 }
@@ -57,6 +60,11 @@ func (n *node) reload() *control.Reload {
 	if err := n.apply(r); err != nil {
 		r.Error = err.Error()
 		n.log.Error("reload failed, nothing was changed", "file", n.path, "error", r.Error)
+	}
+	for _, list := range []*[]lb.Change{&r.Changes.Added, &r.Changes.Removed, &r.Changes.Edited} {
+		if *list == nil {
+			*list = []lb.Change{} // lists in JSON too
+		}
 	}
 	r.Seconds = time.Since(began).Seconds()
 	if r.Error == "" {
@@ -78,25 +86,34 @@ func (n *node) apply(r *control.Reload) error {
 		return err
 	}
 	// First let the XDP programs redirect what is new, then serve it, then stop
-	// redirecting what is gone: at no time is a packet without a judge.
+	// redirecting what is gone: at no time is a packet without a judge, and what
+	// the programs cannot hold is refused before anything has changed.
 	before := n.director.Current()
-	if r.Changes, err = n.director.Apply(cfg.Spec); err != nil {
+	if err := n.resteer(&cfg.Spec); err != nil {
 		return err
+	}
+	if r.Changes, err = n.director.Apply(cfg.Spec); err != nil {
+		return errors.Join(err, n.resteer(nil))
 	}
 	n.cfg = cfg
 	n.level.Set(levelOf(cfg.Log))
 	n.wake()
 	n.keepNeighbors()
-	if err := n.resteer(); err != nil {
-		return err
+	if err := n.resteer(nil); err != nil { // they redirect too much, until the next time
+		n.log.Error("update XDP tables", "error", err)
 	}
 	r.Touched = touched(before, r.Changes.TouchedReals)
 	return nil
 }
 
-// resteer makes the XDP programs' tables equal to what the director has.
-func (n *node) resteer() error {
-	w, err := wanted(n.director.Current(), n.director.Removed(), n.cfg.Spec.Marks)
+// resteer has the XDP programs redirect what the director has and, unless that
+// is nil, what it is to have next.
+func (n *node) resteer(next *lb.Spec) error {
+	spec := n.director.Spec()
+	if next != nil {
+		spec.Services, spec.Marks = append(spec.Services, next.Services...), next.Marks
+	}
+	w, err := wanted(spec.Services, n.director.Removed(), spec.Marks)
 	if err != nil {
 		return err
 	}
@@ -172,7 +189,7 @@ func (n *node) collect(ctx context.Context) {
 		}
 		n.wake()
 		n.mu.Lock()
-		err := n.resteer()
+		err := n.resteer(nil)
 		n.mu.Unlock()
 		if err != nil {
 			n.log.Error("update XDP tables", "error", err)
@@ -209,7 +226,7 @@ func (n *node) Stats(ctx context.Context) (*control.AllStats, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &control.AllStats{Totals: workers.Sum(reports, &slow), SlowPath: slow, Services: services}
+	out := &control.AllStats{Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow), Services: services}
 	for i := range services {
 		out.Sum.Add(services[i].Stats)
 	}
@@ -233,7 +250,7 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 	s := &control.Status{
 		Node: n.cfg.Node, Version: version(), PID: os.Getpid(), Started: n.started, ConfigFile: n.path,
 		Generation: snap.Generation, LastReload: n.latest, CPUModel: cpu.Model(), Variant: cpu.Variant(conn.Variants()),
-		MaxConns: n.cfg.Connections.Max, Totals: workers.Sum(reports, &slow), SlowPath: slow, Held: slow.Held,
+		MaxConns: n.cfg.Connections.Max, Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow),
 	}
 	for _, svc := range snap.Services {
 		if svc != nil {
@@ -261,7 +278,7 @@ func (n *node) workerStatus(i int, r *workers.Report) control.Worker {
 
 func (n *node) interfaceStatus(i int, counts []xdpprog.Count) control.Interface {
 	c := &n.cfg.Interfaces[i]
-	v := control.Interface{Name: c.Name, Role: c.Role, Mode: n.bound(i), Steering: n.steering[i], Queues: []int{}}
+	v := control.Interface{Name: c.Name, Role: c.Role, Mode: n.bound(i), Steering: n.steering[i], Queues: []int{}, XDP: map[string]uint64{}}
 	if t := n.network.Table(); i < len(t.Interfaces) {
 		iface := &t.Interfaces[i]
 		v.MAC, v.MTU, v.Up = config.MAC(iface.MAC).String(), iface.MTU, iface.Up
@@ -273,6 +290,11 @@ func (n *node) interfaceStatus(i int, counts []xdpprog.Count) control.Interface 
 		if row.Ifindex == n.attached[i].Ifindex() {
 			v.Redirected += row.Redirected
 			v.Passed += row.Passed
+			for reason, n := range row.ByReason {
+				if n > 0 {
+					v.XDP[xdpprog.Reason(reason).String()] += n
+				}
+			}
 		}
 	}
 	return v

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -9,12 +10,14 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluice-lb/sluice/fastpath"
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/internal/config"
 	"github.com/sluice-lb/sluice/internal/control"
+	"github.com/sluice-lb/sluice/internal/ipvsadm"
 	"github.com/sluice-lb/sluice/internal/spsc"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
@@ -46,6 +49,11 @@ type player struct {
 	read      []int  // interface of the configuration, by the capture's
 	written   []int  // interface of the output, by the configuration's
 	folder    string // of the configuration file: reload names files from there
+
+	meter     ipvsadm.Meter
+	began     int64 // when the clock began
+	tickAt    int64 // when the rates tick next
+	collectAt int64 // when the trash is looked into next; 0: it is empty
 
 	now     int64
 	cause   string // comment of what is sent now
@@ -187,6 +195,7 @@ func (p *player) begin(origin int64, script []scriptLine) {
 		p.now = min(p.now, origin+script[0].nanos)
 	}
 	p.clock.Set(p.now)
+	p.began, p.tickAt = p.now, p.now+int64(ipvsadm.EstimatorPeriod)
 	p.turn("timer")
 }
 
@@ -216,6 +225,7 @@ func (p *player) timers(nanos int64) {
 		p.now = max(p.now+1, due)
 		p.clock.Set(p.now)
 		p.path.Tick(p.now)
+		p.housekeep()
 		p.turn("timer")
 	}
 	p.now = nanos
@@ -235,6 +245,11 @@ func (p *player) nextDue() (nanos int64, ok bool) {
 	}
 	if due, some := p.path.NextDue(); some && (!ok || due < nanos) {
 		nanos, ok = due, true
+	}
+	for _, due := range []int64{p.tickAt, p.collectAt} {
+		if due != 0 && (!ok || due < nanos) {
+			nanos, ok = due, true
+		}
 	}
 	return nanos, ok
 }
@@ -297,9 +312,14 @@ func (p *player) command(text string) {
 		err = p.reload(words[1])
 	case words[0] == "reload":
 		err = usageError{errors.New("reload: want the name of a configuration file")}
+	case words[0] == "ipvsadm":
+		p.ipvsadm(words[1:])
+	case words[0] == "sysctl" && len(words) > 1:
+		err = p.sysctl(strings.TrimSpace(strings.TrimPrefix(text, "sysctl")))
 	default:
-		err = fmt.Errorf("%s: not supported yet", words[0])
+		err = usageError{fmt.Errorf("%s: want ipvsadm, sysctl NAME=VALUE or reload FILE", words[0])}
 	}
+	p.changed()
 	if err == nil {
 		return
 	}
@@ -332,10 +352,8 @@ func (p *player) reload(path string) error {
 // state is what is there now.
 func (p *player) state() control.State {
 	snap := p.director.Current()
-	stats := workers.NewStats(snap)
-	rows := snap.Rows(0)
-	rows.AddServices(0, stats.Services)
-	rows.AddReals(0, stats.Reals)
+	counts, _ := p.Counts()
+	stats := &workers.Stats{Services: counts.Services, Reals: counts.Reals}
 	conns, _ := p.worker.ConnRows(nil, 0, p.table.Max())
 	p.worker.Templates(func(r *workers.ConnRow) bool {
 		conns = append(conns, *r)
@@ -349,4 +367,87 @@ func (p *player) state() control.State {
 	slow := p.path.Counters()
 	s.Counters = workers.Sum([]workers.Report{p.worker.Report()}, &slow)
 	return s
+}
+
+// ipvsadm does a command line of ipvsadm and prints what it says: its standard
+// output, its standard error, and its exit status if that is not 0.
+func (p *player) ipvsadm(args []string) {
+	var errs bytes.Buffer
+	status := ipvsadm.Run(args, ipvsadm.Env{
+		Stdout: p.stdout, Stderr: &errs,
+		Backend: &ipvsadm.DirectorBackend{Director: p.director, Live: p, Meter: &p.meter},
+	})
+	_, _ = p.stdout.Write(errs.Bytes())
+	if status != 0 {
+		fmt.Fprintf(p.stdout, "# exit %d\n", status)
+	}
+}
+
+// sysctl sets a tunable, named in full: net.ipv4.vs.NAME=VALUE.
+func (p *player) sysctl(text string) error {
+	name, value, ok := strings.Cut(text, "=")
+	short, full := strings.CutPrefix(strings.TrimSpace(name), "net.ipv4.vs.")
+	if !ok || !full {
+		return usageError{fmt.Errorf("sysctl %s: want net.ipv4.vs.NAME=VALUE", text)}
+	}
+	spec := p.director.Spec()
+	if err := config.SetSysctl(&spec.Sysctl, short, strings.TrimSpace(value)); err != nil {
+		return fmt.Errorf("sysctl %s: %w", name, err)
+	}
+	_, err := p.director.Apply(spec)
+	return err
+}
+
+// changed lets the worker adopt what a command changed, so that it sees each
+// change as the kernel's scheduler would, and begins to look after the trash.
+func (p *player) changed() {
+	p.turn("timer")
+	if p.collectAt == 0 && len(p.director.Removed()) > 0 {
+		p.collectAt = p.now + int64(trashEvery)
+	}
+}
+
+// trashEvery is how often the kernel looks into its trash of removed servers
+// while there is something in it (K-DST-8).
+const trashEvery = 60 * time.Second
+
+// housekeep does what is due besides packets' timers: the rates' tick, and the
+// trash.
+func (p *player) housekeep() {
+	if p.now >= p.tickAt {
+		p.tickAt += int64(ipvsadm.EstimatorPeriod)
+		counts, _ := p.Counts()
+		p.meter.Tick(p.director.Current(), counts)
+	}
+	if p.collectAt != 0 && p.now >= p.collectAt {
+		p.director.Collect(time.Duration(p.now-p.began), nil)
+		if p.collectAt += int64(trashEvery); len(p.director.Removed()) == 0 {
+			p.collectAt = 0
+		}
+	}
+}
+
+// Counts returns the counters of now.
+func (p *player) Counts() (ipvsadm.Counts, error) {
+	snap := p.director.Current()
+	stats := workers.NewStats(snap)
+	rows := snap.Rows(0)
+	rows.AddServices(0, stats.Services)
+	rows.AddReals(0, stats.Reals)
+	return ipvsadm.Counts{Services: stats.Services, Reals: stats.Reals}, nil
+}
+
+// Conns visits all connections and templates.
+func (p *player) Conns(visit func(*ipvsadm.Conn)) error {
+	conns, _ := p.worker.ConnRows(nil, 0, p.table.Max())
+	for i := range conns {
+		c := connOf(&conns[i])
+		visit(&c)
+	}
+	p.worker.Templates(func(r *workers.ConnRow) bool {
+		c := connOf(r)
+		visit(&c)
+		return true
+	})
+	return nil
 }

@@ -199,7 +199,7 @@ func (n *node) makeSteering(p *plan) (err error) {
 	if n.steer, err = xdpprog.Load(xdpprog.Options{Queues: queues}); err != nil {
 		return err
 	}
-	if err := n.resteer(); err != nil {
+	if err := n.resteer(nil); err != nil {
 		return err
 	}
 	for i, c := range n.cfg.Interfaces {
@@ -260,6 +260,7 @@ func (n *node) serve(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { n.slow.Run(ctx, toSlow); return nil })
 	g.Go(func() error { return n.network.Run(ctx) })
 	g.Go(func() error { n.collect(ctx); return nil })
+	g.Go(func() error { n.meterRates(ctx); return nil })
 	g.Go(func() error { n.hangups(ctx, hup); return nil })
 	api := &control.Server{Node: n, Log: n.log, Socket: n.cfg.Control.Socket, Listen: n.cfg.Control.Listen}
 	g.Go(func() error {

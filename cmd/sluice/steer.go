@@ -10,36 +10,35 @@ import (
 )
 
 // wanted says which frames the XDP programs are to redirect, so that workers
-// see every packet of s's services: requests to them, replies from their NAT
+// see every packet of the services: requests to them, replies from their NAT
 // servers, and both of what was removed while connections may live (K-SVC-8).
-func wanted(s *lb.Snapshot, removed []lb.Removed, marks []lb.MarkRule) (xdpprog.Want, error) {
+func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule) (xdpprog.Want, error) {
 	var w xdpprog.Want
-	real := func(proto uint8, addr flow.Addr, port uint16, forward lb.Forward) {
-		protos := []uint8{proto}
-		if proto == 0 { // a mark service's server speaks any protocol
+	service := func(k *lb.ServiceKey) {
+		if k.Mark == 0 {
+			w.Services = append(w.Services, xdpprog.ServiceKey{Proto: k.Proto, Addr: flow.FromNetip(k.Addr), Port: k.Port})
+		}
+	}
+	real := func(of *lb.ServiceKey, k lb.RealKey, forward lb.Forward) {
+		protos := []uint8{of.Proto}
+		if of.Mark != 0 { // a mark service's server speaks any protocol
 			protos = []uint8{lb.ProtoTCP, lb.ProtoUDP, lb.ProtoSCTP}
 		}
 		for _, proto := range protos {
-			w.Reals = append(w.Reals, xdpprog.RealKey{Proto: proto, Addr: addr, Port: port, NAT: forward == lb.NAT})
+			w.Reals = append(w.Reals, xdpprog.RealKey{Proto: proto, Addr: flow.FromNetip(k.Addr), Port: replyPort(of.Port, k.Port), NAT: forward == lb.NAT})
 		}
 	}
-	for _, svc := range s.Services {
-		if svc == nil {
-			continue
-		}
-		if svc.Mark == 0 {
-			w.Services = append(w.Services, xdpprog.ServiceKey{Proto: svc.Proto, Addr: svc.Addr, Port: svc.Port})
-		}
-		for _, d := range svc.Dests {
-			r := &s.Reals[d.ID]
-			real(svc.Proto, r.Addr, replyPort(svc.Port, r.Port), r.Forward)
+	for i := range services {
+		s := &services[i]
+		service(&s.Key)
+		for _, r := range s.Servers {
+			real(&s.Key, r.Key, r.Forward)
 		}
 	}
-	for _, r := range removed {
-		if r.Service.Mark == 0 {
-			w.Services = append(w.Services, xdpprog.ServiceKey{Proto: r.Service.Proto, Addr: flow.FromNetip(r.Service.Addr), Port: r.Service.Port})
-		}
-		real(r.Service.Proto, flow.FromNetip(r.Real.Addr), replyPort(r.Service.Port, r.Real.Port), r.Forward)
+	for i := range removed {
+		r := &removed[i]
+		service(&r.Service)
+		real(&r.Service, r.Real, r.Forward)
 	}
 	for i, m := range marks {
 		rule := xdpprog.MarkRule{Proto: m.Proto, Source: m.Source, Destination: m.Destination, PortLow: m.PortLow, PortHigh: m.PortHigh}
@@ -56,10 +55,10 @@ func wanted(s *lb.Snapshot, removed []lb.Removed, marks []lb.MarkRule) (xdpprog.
 }
 
 // replyPort is the port from which a server answers: any, of a service of
-// every port.
+// every port; the service's, if its own is not said.
 func replyPort(service, real uint16) uint16 {
-	if service == 0 {
-		return 0
+	if service == 0 || real == 0 {
+		return service
 	}
 	return real
 }

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,9 +52,27 @@ func (c *Client) Reload(ctx context.Context) (*Reload, error) {
 	return call[*Reload](ctx, c, http.MethodPost, "/v1/reload")
 }
 
+// IPVSAdm has the node do a command line of ipvsadm.
+func (c *Client) IPVSAdm(ctx context.Context, a Admin) (*AdminResult, error) {
+	return send[*AdminResult](ctx, c, http.MethodPost, "/v1/ipvsadm", a)
+}
+
 // call asks and decodes the answer. Errors say what was asked of whom.
-func call[T any](ctx context.Context, c *Client, method, path string) (v T, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://sluice"+path, nil)
+func call[T any](ctx context.Context, c *Client, method, path string) (T, error) {
+	return send[T](ctx, c, method, path, nil)
+}
+
+// send is call with a body; nil: none.
+func send[T any](ctx context.Context, c *Client, method, path string, body any) (v T, err error) {
+	var text io.Reader = http.NoBody
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return v, err
+		}
+		text = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://sluice"+path, text)
 	if err != nil {
 		return v, err
 	}

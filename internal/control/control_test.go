@@ -55,6 +55,10 @@ func (n *node) Conns(_ context.Context, visit func(Conn) bool) error {
 	return n.fault
 }
 
+func (n *node) IPVSAdm(_ context.Context, a Admin) (*AdminResult, error) {
+	return &AdminResult{Stdout: strings.Join(a.Args, "|"), Stderr: a.Stdin, Exit: 255}, n.fault
+}
+
 func (n *node) Reload(context.Context) *Reload {
 	n.reloads++
 	return &Reload{Error: "sluice.yaml:3: node: made up", Touched: 4}
@@ -115,6 +119,10 @@ func TestRoundTrip(t *testing.T) {
 	if diff := cmp.Diff(wantStats, stats); err != nil || diff != "" {
 		t.Errorf("stats: %v\n%s", err, diff)
 	}
+	admin, err := c.IPVSAdm(ctx, Admin{Args: []string{"-L", "-n"}, Stdin: "text"})
+	if diff := cmp.Diff(&AdminResult{"-L|-n", "text", 255}, admin); err != nil || diff != "" {
+		t.Errorf("ipvsadm: %v\n%s", err, diff)
+	}
 	reload, err := c.Reload(ctx)
 	if err != nil || reload.Touched != 4 || reload.Error == "" || n.reloads != 1 {
 		t.Errorf("reload: %+v, %v", reload, err)
@@ -164,6 +172,7 @@ func TestOverTCP(t *testing.T) {
 	}{
 		{"reading", "GET", "/v1/status", 200, `"node":"edge1"`},
 		{"TCP changes nothing", "POST", "/v1/reload", 404, ""},
+		{"nor by ipvsadm", "POST", "/v1/ipvsadm", 404, ""},
 		{"no such method", "POST", "/v1/status", 405, ""},
 		{"no such thing", "GET", "/v2/status", 404, ""},
 		{"a parameter that nobody knows", "GET", "/v1/conns?clint=1", 400, "clint: no such parameter"},

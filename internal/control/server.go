@@ -25,6 +25,8 @@ type Node interface {
 	Stats(ctx context.Context) (*AllStats, error)
 	// Conns visits connections until visit returns false.
 	Conns(ctx context.Context, visit func(Conn) bool) error
+	// IPVSAdm does a command line of ipvsadm.
+	IPVSAdm(ctx context.Context, a Admin) (*AdminResult, error)
 	// Reload reads the configuration file again.
 	Reload(ctx context.Context) *Reload
 }
@@ -32,7 +34,8 @@ type Node interface {
 // Limits of a question.
 const (
 	answerTimeout = 10 * time.Second
-	maxConns      = 100_000 // rows in one answer of /v1/conns
+	maxConns      = 100_000  // rows in one answer of /v1/conns
+	maxAdmin      = 64 << 20 // bytes of a command line and what it reads
 )
 
 // Server serves the API of a node.
@@ -134,6 +137,15 @@ func (s *Server) all() *http.ServeMux {
 	mux := s.reading()
 	mux.HandleFunc("POST /v1/reload", answer(s, nil, func(r *http.Request) (*Reload, error) {
 		return s.Node.Reload(r.Context()), nil
+	}))
+	mux.HandleFunc("POST /v1/ipvsadm", answer(s, nil, func(r *http.Request) (*AdminResult, error) {
+		var a Admin
+		d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxAdmin))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&a); err != nil {
+			return nil, badQuery{fmt.Errorf("body: %w", err)}
+		}
+		return s.Node.IPVSAdm(r.Context(), a)
 	}))
 	return mux
 }

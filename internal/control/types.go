@@ -151,6 +151,20 @@ type Reload struct {
 	Seconds float64 `json:"seconds"`
 }
 
+// Admin is a command line of ipvsadm, without the program's name, and what it
+// reads (-R).
+type Admin struct {
+	Args  []string `json:"args"`
+	Stdin string   `json:"stdin,omitempty"`
+}
+
+// AdminResult is what it printed, and its exit status.
+type AdminResult struct {
+	Stdout string `json:"stdout"`
+	Stderr string `json:"stderr"`
+	Exit   int    `json:"exit"`
+}
+
 // State is what `sluice replay --state` writes.
 type State struct {
 	Services    []Service      `json:"services"`
