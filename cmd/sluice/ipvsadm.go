@@ -57,7 +57,7 @@ and asks no node. ipvsadm's own help: sluice ipvsadm -h.`,
 					}
 				}
 			}
-			status := 0
+			var status int
 			var err error
 			if where == "--config" {
 				status, err = ipvsadmOffline(value, args, cmd)

@@ -108,7 +108,7 @@ func TestServices(t *testing.T) {
 	marks := []lb.MarkRule{
 		{Mark: 4294967295},
 		{
-			Mark: 31, Interface: "eth0.7", Proto: 17, Source: netip.MustParsePrefix("0.0.0.0/0"),
+			Mark: 31, Interface: "eth0", Proto: 17, Source: netip.MustParsePrefix("0.0.0.0/0"),
 			Destination: netip.MustParsePrefix("203.0.113.7/32"), PortLow: 80, PortHigh: 443,
 		},
 		{Mark: 31, Proto: 132, Destination: netip.MustParsePrefix("2001:db8::/32"), PortLow: 5060, PortHigh: 5060},
@@ -136,7 +136,7 @@ services:
 - {fwmark: 31, family: ipv6, scheduler: rr}
 marks:
 - {mark: 4294967295}
-- {mark: 31, interface: eth0.7, protocol: udp, source: 0.0.0.0/0, destination: 203.0.113.7/32, ports: 80-443}
+- {mark: 31, interface: eth0, protocol: udp, source: 0.0.0.0/0, destination: 203.0.113.7/32, ports: 80-443}
 - {mark: 31, protocol: sctp, destination: "2001:db8::/32", ports: 5060}
 `
 

@@ -17,7 +17,7 @@ func SetSysctl(s *lb.Sysctl, name, value string) error {
 		value = "[" + strings.Join(fields, ", ") + "]"
 	}
 	c, err := Parse("sysctl", fmt.Appendf(nil, "sysctl: {%q: %s}\n", name, value))
-	if faults := (Errors)(nil); errors.As(err, &faults) {
+	if faults := Errors(nil); errors.As(err, &faults) {
 		return errors.New(faults[0].Message)
 	}
 	if err != nil {

@@ -24,7 +24,7 @@ func TestSetSysctl(t *testing.T) {
 		s.SloppyTCP = 1
 		err := SetSysctl(&s, row.name, row.value)
 		if row.is == nil {
-			if err == nil || s != (func() lb.Sysctl { d := lb.DefaultSysctl(); d.SloppyTCP = 1; return d })() {
+			if err == nil || s != func() lb.Sysctl { d := lb.DefaultSysctl(); d.SloppyTCP = 1; return d }() {
 				t.Errorf("%s=%q: %v, and the tunables are %+v; want an error and no change", row.name, row.value, err, s)
 			}
 			continue
