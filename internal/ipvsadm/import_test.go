@@ -76,8 +76,12 @@ func randomServer(r *rand.Rand, key lb.ServiceKey, addr func(bool) netip.Addr) l
 		s.Key.Port = uint16(r.IntN(3))
 	case s.Forward == lb.TUN:
 		s.Tunnel = []lb.Tunnel{
-			{}, {Type: lb.GRE}, {Type: lb.GRE, Checksum: lb.Checksum}, {Type: lb.GUE, Port: 6080},
-			{Type: lb.GUE, Port: 1, Checksum: lb.Checksum}, {Type: lb.GUE, Port: 65535, Checksum: lb.ChecksumRemote},
+			{},
+			{Type: lb.GRE},
+			{Type: lb.GRE, Checksum: lb.Checksum},
+			{Type: lb.GUE, Port: 6080},
+			{Type: lb.GUE, Port: 1, Checksum: lb.Checksum},
+			{Type: lb.GUE, Port: 65535, Checksum: lb.ChecksumRemote},
 		}[r.IntN(6)]
 	}
 	return s

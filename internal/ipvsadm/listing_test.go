@@ -169,8 +169,10 @@ func TestConnsTitle(t *testing.T) {
 // TestOddConns: what the kernel can have, but no case of the oracle shows.
 func TestOddConns(t *testing.T) {
 	f := &fake{conns: []Conn{
-		{Proto: 50, Client: netip.MustParseAddrPort("1.2.3.4:500"), Virtual: netip.MustParseAddrPort("1.2.3.5:500"),
-			Server: netip.MustParseAddrPort("0.0.0.0:0"), State: "NONE", Expires: -time.Second},
+		{
+			Proto: 50, Client: netip.MustParseAddrPort("1.2.3.4:500"), Virtual: netip.MustParseAddrPort("1.2.3.5:500"),
+			Server: netip.MustParseAddrPort("0.0.0.0:0"), State: "NONE", Expires: -time.Second,
+		},
 	}}
 	out, _, _ := do(f, "", "-Lnc")
 	const want = "IP_50 00:00  NONE        1.2.3.4:500        1.2.3.5:500        0.0.0.0:0"

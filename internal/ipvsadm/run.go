@@ -15,7 +15,11 @@
 //     engine of a service that is not persistent.
 //   - Netmasks of IPv4 (-M) must be prefixes of one bit or more; ipvsadm takes
 //     "24" for 0.0.0.24.
+//   - An IPv6 address that holds an IPv4 one (::ffff:10.0.0.1) is no address.
 //   - A -b of commas only is no flags; ipvsadm crashes.
+//   - --nosort lists in the backend's order; the kernel's depends on where in
+//     memory it put things. Counters are those of now; the kernel shows those
+//     of the estimator's last tick (K-STAT-10).
 package ipvsadm
 
 import (

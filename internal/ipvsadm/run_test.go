@@ -103,9 +103,15 @@ sctp-only	83/sctp
 		port  uint16
 		ok    bool
 	}{
-		{"http", lb.ProtoTCP, 80, true}, {"www", lb.ProtoTCP, 80, true}, {"web", lb.ProtoTCP, 80, true}, // the first counts
-		{"other", lb.ProtoTCP, 80, true}, {"http", lb.ProtoUDP, 0, false}, {"sctp-only", lb.ProtoSCTP, 83, true},
-		{"worst", lb.ProtoTCP, 0, false}, {"none", lb.ProtoTCP, 0, false}, {"#", lb.ProtoTCP, 0, false},
+		{"http", lb.ProtoTCP, 80, true},
+		{"www", lb.ProtoTCP, 80, true},
+		{"web", lb.ProtoTCP, 80, true}, // the first counts
+		{"other", lb.ProtoTCP, 80, true},
+		{"http", lb.ProtoUDP, 0, false},
+		{"sctp-only", lb.ProtoSCTP, 83, true},
+		{"worst", lb.ProtoTCP, 0, false},
+		{"none", lb.ProtoTCP, 0, false},
+		{"#", lb.ProtoTCP, 0, false},
 	} {
 		if port, ok := s.port(c.name, c.proto); port != c.port || ok != c.ok {
 			t.Errorf("%s/%d: %d %v, want %d %v", c.name, c.proto, port, ok, c.port, c.ok)
