@@ -52,6 +52,11 @@ func (c *Client) Reload(ctx context.Context) (*Reload, error) {
 	return call[*Reload](ctx, c, http.MethodPost, "/v1/reload")
 }
 
+// Save returns the running state as a configuration file.
+func (c *Client) Save(ctx context.Context) (*Saved, error) {
+	return call[*Saved](ctx, c, http.MethodGet, "/v1/config")
+}
+
 // IPVSAdm has the node do a command line of ipvsadm.
 func (c *Client) IPVSAdm(ctx context.Context, a Admin) (*AdminResult, error) {
 	return send[*AdminResult](ctx, c, http.MethodPost, "/v1/ipvsadm", a)

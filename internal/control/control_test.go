@@ -59,6 +59,8 @@ func (n *node) IPVSAdm(_ context.Context, a Admin) (*AdminResult, error) {
 	return &AdminResult{Stdout: strings.Join(a.Args, "|"), Stderr: a.Stdin, Exit: 255}, n.fault
 }
 
+func (n *node) Save(context.Context) (*Saved, error) { return &Saved{"node: edge1\n"}, n.fault }
+
 func (n *node) Reload(context.Context) *Reload {
 	n.reloads++
 	return &Reload{Error: "sluice.yaml:3: node: made up", Touched: 4}
@@ -118,6 +120,9 @@ func TestRoundTrip(t *testing.T) {
 	wantStats, _ := n.Stats(ctx)
 	if diff := cmp.Diff(wantStats, stats); err != nil || diff != "" {
 		t.Errorf("stats: %v\n%s", err, diff)
+	}
+	if saved, err := c.Save(ctx); err != nil || saved.YAML != "node: edge1\n" {
+		t.Errorf("save: %+v, %v", saved, err)
 	}
 	admin, err := c.IPVSAdm(ctx, Admin{Args: []string{"-L", "-n"}, Stdin: "text"})
 	if diff := cmp.Diff(&AdminResult{"-L|-n", "text", 255}, admin); err != nil || diff != "" {

@@ -25,6 +25,8 @@ type Node interface {
 	Stats(ctx context.Context) (*AllStats, error)
 	// Conns visits connections until visit returns false.
 	Conns(ctx context.Context, visit func(Conn) bool) error
+	// Save returns the running state as a configuration file.
+	Save(ctx context.Context) (*Saved, error)
 	// IPVSAdm does a command line of ipvsadm.
 	IPVSAdm(ctx context.Context, a Admin) (*AdminResult, error)
 	// Reload reads the configuration file again.
@@ -128,6 +130,7 @@ func (s *Server) reading() *http.ServeMux {
 	mux.HandleFunc("GET /v1/status", answer(s, s.Node.Status))
 	mux.HandleFunc("GET /v1/services", answer(s, s.Node.Services))
 	mux.HandleFunc("GET /v1/stats", answer(s, s.Node.Stats))
+	mux.HandleFunc("GET /v1/config", answer(s, s.Node.Save))
 	mux.HandleFunc("GET /v1/conns", answer(s, nil, s.conns))
 	return mux
 }

@@ -165,6 +165,11 @@ type AdminResult struct {
 	Exit   int    `json:"exit"`
 }
 
+// Saved is the running state as a configuration file.
+type Saved struct {
+	YAML string `json:"yaml"`
+}
+
 // State is what `sluice replay --state` writes.
 type State struct {
 	Services    []Service      `json:"services"`
