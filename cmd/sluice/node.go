@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/internal/config"
 	"github.com/sluice-lb/sluice/internal/control"
 	"github.com/sluice-lb/sluice/internal/ipvsadm"
@@ -44,6 +45,9 @@ type node struct {
 	slow      *slowpath.Path
 
 	meter ipvsadm.Meter
+	names []string   // of the interfaces
+	links []portLink // by interface, as last seen; the neighbour watcher's
+	fatal chan error // why the node cannot go on
 
 	mu     sync.Mutex // one change at a time
 	cfg    *config.Config
@@ -125,6 +129,49 @@ func (n *node) wake() {
 	if n.pool != nil {
 		n.pool.Wake()
 		n.slow.Wake()
+	}
+}
+
+// portLink is what was last seen of an interface.
+type portLink struct {
+	index int // the kernel's
+	up    bool
+}
+
+// watchLinks logs links of the node's interfaces that go down and come up, and
+// ends the node when one of them is gone: its sockets and its XDP program went
+// with it, and the rest would be half a director.
+func (n *node) watchLinks(t *nexthop.Table) {
+	first := n.links == nil
+	for i, name := range n.names {
+		is := portLink{t.Interfaces[i].Index, t.Interfaces[i].Up}
+		if first {
+			n.links = append(n.links, is)
+			continue
+		}
+		was := n.links[i]
+		n.links[i] = is
+		switch {
+		case is.index != was.index:
+			select {
+			case n.fatal <- fmt.Errorf("interface %s is gone", name):
+			default: // one reason is enough
+			}
+		case is.up && !was.up:
+			n.log.Info("link up", "interface", name)
+		case !is.up && was.up:
+			n.log.Warn("link down", "interface", name)
+		}
+	}
+}
+
+// awaitFatal returns why the node cannot go on, or nil when ctx ends.
+func (n *node) awaitFatal(ctx context.Context) error {
+	select {
+	case err := <-n.fatal:
+		return err
+	case <-ctx.Done():
+		return nil
 	}
 }
 
@@ -212,6 +259,13 @@ func (n *node) Conns(ctx context.Context, visit func(control.Conn) bool) error {
 	return n.pool.Conns(ctx, func(worker int, r *workers.ConnRow) bool { return visit(control.ConnOf(worker, r)) })
 }
 
+// LastReload returns the last reload.
+func (n *node) LastReload(context.Context) (*control.Reload, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.latest, nil
+}
+
 // Reload is what the API offers of reload.
 func (n *node) Reload(context.Context) *control.Reload { return n.reload() }
 
@@ -249,7 +303,7 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 	snap := n.director.Current()
 	s := &control.Status{
 		Node: n.cfg.Node, Version: version(), PID: os.Getpid(), Started: n.started, ConfigFile: n.path,
-		Generation: snap.Generation, LastReload: n.latest, CPUModel: cpu.Model(), Variant: cpu.Variant(conn.Variants()),
+		Generation: snap.Generation, LastReload: n.latest.Summary(), CPUModel: cpu.Model(), Variant: cpu.Variant(conn.Variants()),
 		MaxConns: n.cfg.Connections.Max, Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow),
 	}
 	for _, svc := range snap.Services {

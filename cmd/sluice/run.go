@@ -67,7 +67,7 @@ func run(ctx context.Context, path string, logTo io.Writer) error {
 	if err := cfg.CheckRun(); err != nil {
 		return err
 	}
-	n := &node{path: path, cfg: cfg, started: time.Now()}
+	n := &node{path: path, cfg: cfg, started: time.Now(), fatal: make(chan error, 1)}
 	n.level.Set(levelOf(cfg.Log))
 	n.log = newLog(logTo, cfg.Log, &n.level)
 	if err := n.start(); err != nil {
@@ -110,6 +110,7 @@ func (n *node) start() error {
 	// threads of its own.
 	runtime.GOMAXPROCS(len(plan.cpus) + max(2, runtime.NumCPU()-len(plan.cpus)))
 
+	n.names = plan.names
 	n.director = lb.NewDirector(len(plan.cpus))
 	n.director.SetInterfaces(plan.names)
 	if _, err := n.director.Apply(n.cfg.Spec); err != nil {
@@ -117,7 +118,7 @@ func (n *node) start() error {
 	}
 	if n.network, err = neigh.Open(neigh.Config{
 		Ports: plan.names, Override: network(n.cfg), Log: n.log,
-		OnChange: func(*nexthop.Table) { n.wake() },
+		OnChange: func(t *nexthop.Table) { n.wake(); n.watchLinks(t) },
 	}); err != nil {
 		return err
 	}
@@ -260,6 +261,7 @@ func (n *node) serve(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { n.slow.Run(ctx, toSlow); return nil })
 	g.Go(func() error { return n.network.Run(ctx) })
 	g.Go(func() error { n.collect(ctx); return nil })
+	g.Go(func() error { return n.awaitFatal(ctx) })
 	g.Go(func() error { n.meterRates(ctx); return nil })
 	g.Go(func() error { n.hangups(ctx, hup); return nil })
 	api := &control.Server{Node: n, Log: n.log, Socket: n.cfg.Control.Socket, Listen: n.cfg.Control.Listen}

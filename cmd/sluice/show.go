@@ -101,7 +101,7 @@ func statusTable(w io.Writer, s *control.Status) {
 		fmt.Fprintf(w, "last reload\tFAILED %s: %s\n", r.At.Format(time.DateTime), strings.ReplaceAll(r.Error, "\n", "; "))
 	} else if r != nil {
 		fmt.Fprintf(w, "last reload\t%s: %d added, %d removed, %d edited, %d connections touched\n", r.At.Format(time.DateTime),
-			len(r.Changes.Added), len(r.Changes.Removed), len(r.Changes.Edited), r.Touched)
+			r.Added, r.Removed, r.Edited, r.Touched)
 	}
 	fmt.Fprintf(w, "services\t%d with %d servers\n", s.Services, s.Servers)
 	fmt.Fprintf(w, "connections\t%d of %d\n", s.Connections, s.MaxConns)

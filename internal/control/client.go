@@ -47,6 +47,11 @@ func (c *Client) Conns(ctx context.Context, f Filter) (*Conns, error) {
 	return call[*Conns](ctx, c, http.MethodGet, "/v1/conns?"+f.Values())
 }
 
+// LastReload returns the last reload; nil: there was none.
+func (c *Client) LastReload(ctx context.Context) (*Reload, error) {
+	return call[*Reload](ctx, c, http.MethodGet, "/v1/reload")
+}
+
 // Reload has the node read its configuration file again.
 func (c *Client) Reload(ctx context.Context) (*Reload, error) {
 	return call[*Reload](ctx, c, http.MethodPost, "/v1/reload")

@@ -61,6 +61,13 @@ func (n *node) IPVSAdm(_ context.Context, a Admin) (*AdminResult, error) {
 
 func (n *node) Save(context.Context) (*Saved, error) { return &Saved{"node: edge1\n"}, n.fault }
 
+func (n *node) LastReload(context.Context) (*Reload, error) {
+	if n.reloads == 0 {
+		return nil, n.fault
+	}
+	return &Reload{Touched: n.reloads}, n.fault
+}
+
 func (n *node) Reload(context.Context) *Reload {
 	n.reloads++
 	return &Reload{Error: "sluice.yaml:3: node: made up", Touched: 4}
@@ -128,9 +135,15 @@ func TestRoundTrip(t *testing.T) {
 	if diff := cmp.Diff(&AdminResult{"-L|-n", "text", 255}, admin); err != nil || diff != "" {
 		t.Errorf("ipvsadm: %v\n%s", err, diff)
 	}
+	if last, err := c.LastReload(ctx); err != nil || last != nil {
+		t.Errorf("last reload before there was one: %+v, %v", last, err)
+	}
 	reload, err := c.Reload(ctx)
 	if err != nil || reload.Touched != 4 || reload.Error == "" || n.reloads != 1 {
 		t.Errorf("reload: %+v, %v", reload, err)
+	}
+	if last, err := c.LastReload(ctx); err != nil || last == nil || last.Touched != 1 {
+		t.Errorf("last reload: %+v, %v", last, err)
 	}
 }
 
@@ -176,7 +189,7 @@ func TestOverTCP(t *testing.T) {
 		want                string
 	}{
 		{"reading", "GET", "/v1/status", 200, `"node":"edge1"`},
-		{"TCP changes nothing", "POST", "/v1/reload", 404, ""},
+		{"TCP changes nothing", "POST", "/v1/reload", 405, ""},
 		{"nor by ipvsadm", "POST", "/v1/ipvsadm", 404, ""},
 		{"no such method", "POST", "/v1/status", 405, ""},
 		{"no such thing", "GET", "/v2/status", 404, ""},

@@ -29,6 +29,8 @@ type Node interface {
 	Save(ctx context.Context) (*Saved, error)
 	// IPVSAdm does a command line of ipvsadm.
 	IPVSAdm(ctx context.Context, a Admin) (*AdminResult, error)
+	// LastReload returns the last reload, by whomever; nil: there was none.
+	LastReload(ctx context.Context) (*Reload, error)
 	// Reload reads the configuration file again.
 	Reload(ctx context.Context) *Reload
 }
@@ -130,6 +132,7 @@ func (s *Server) reading() *http.ServeMux {
 	mux.HandleFunc("GET /v1/status", answer(s, s.Node.Status))
 	mux.HandleFunc("GET /v1/services", answer(s, s.Node.Services))
 	mux.HandleFunc("GET /v1/stats", answer(s, s.Node.Stats))
+	mux.HandleFunc("GET /v1/reload", answer(s, s.Node.LastReload))
 	mux.HandleFunc("GET /v1/config", answer(s, s.Node.Save))
 	mux.HandleFunc("GET /v1/conns", answer(s, nil, s.conns))
 	return mux

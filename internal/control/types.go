@@ -75,7 +75,7 @@ type Status struct {
 	Started     time.Time      `json:"started"`
 	ConfigFile  string         `json:"config_file"`
 	Generation  uint64         `json:"generation"` // of the services in force
-	LastReload  *Reload        `json:"last_reload,omitempty"`
+	LastReload  *ReloadSummary `json:"last_reload,omitempty"`
 	CPUModel    string         `json:"cpu_model"`
 	Variant     string         `json:"variant"` // of the hand-tuned pieces
 	Services    int            `json:"services"`
@@ -120,6 +120,17 @@ type Worker struct {
 	Originated  uint64            `json:"originated"` // ICMP errors and released packets
 	Unanswered  uint64            `json:"unanswered"`
 	Ports       []rings.PortStats `json:"ports"` // in the order of the node's interfaces
+}
+
+// ReloadSummary is the last reload in numbers.
+type ReloadSummary struct {
+	At      time.Time `json:"at"`
+	Error   string    `json:"error,omitempty"` // not empty: nothing was changed
+	Added   int       `json:"added"`
+	Removed int       `json:"removed"`
+	Edited  int       `json:"edited"`
+	Touched int       `json:"touched_connections"`
+	Seconds float64   `json:"seconds"`
 }
 
 // SlowPath is what the slow path did with the packets that it was given, by

@@ -66,6 +66,15 @@ func (s *Stats) Add(o Stats) {
 	s.OutBytes += o.OutBytes
 }
 
+// Summary is r in numbers; nil of nil.
+func (r *Reload) Summary() *ReloadSummary {
+	if r == nil {
+		return nil
+	}
+	c := &r.Changes
+	return &ReloadSummary{r.At, r.Error, len(c.Added), len(c.Removed), len(c.Edited), r.Touched, r.Seconds}
+}
+
 // SlowPathOf makes the document of the slow path's counters.
 func SlowPathOf(c *slowpath.Counters) SlowPath {
 	v := SlowPath{Packets: map[string]map[string]uint64{}, Errors: map[string]uint64{}, Held: c.Held, HeldErrors: c.HeldErrors}
