@@ -1,0 +1,102 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// Record is a series summed up, as it is written down.
+type Record struct {
+	Scenario string  `json:"scenario"`
+	Subject  string  `json:"subject"`
+	Metric   string  `json:"metric"`
+	Unit     string  `json:"unit"`
+	Median   float64 `json:"median"`
+	Min      float64 `json:"min"`
+	Max      float64 `json:"max"`
+	Runs     int     `json:"runs"`
+}
+
+// Records sums up every series that has values.
+func Records(all []Series) []Record {
+	records := []Record{} // an array in JSON, if empty
+	for i := range all {
+		s := &all[i]
+		if len(s.Values) == 0 {
+			continue
+		}
+		records = append(records, Record{
+			s.Scenario, s.Subject, s.Metric, s.Unit,
+			Percentile(s.Values, 50), slices.Min(s.Values), slices.Max(s.Values), len(s.Values),
+		})
+	}
+	return records
+}
+
+// Percentile returns the value below which p percent of the values lie, p from
+// 0 to 100: between two of them on the straight line that joins them, so that
+// 50 is the median. Of no values it is NaN. The values stay in their order.
+func Percentile(values []float64, p float64) float64 {
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	rank := p / 100 * float64(len(sorted)-1)
+	below := int(rank)
+	if below+1 >= len(sorted) {
+		return sorted[len(sorted)-1]
+	}
+	return sorted[below] + (rank-float64(below))*(sorted[below+1]-sorted[below])
+}
+
+// WriteJSON writes the records as one array.
+func WriteJSON(w io.Writer, records []Record) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(records)
+}
+
+// WriteTable writes the records for people, a line each, scenarios apart.
+func WriteTable(w io.Writer, records []Record) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "scenario\tsubject\tmetric\tmedian\tmin\tmax\tunit\truns\t")
+	for i := range records {
+		r := &records[i]
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n", r.Scenario, r.Subject, r.Metric,
+			number(r.Median), number(r.Min), number(r.Max), r.Unit, r.Runs)
+	}
+	return t.Flush()
+}
+
+// number writes a value with three or more digits, and thousands apart where
+// it has many.
+func number(v float64) string {
+	switch magnitude := math.Abs(v); {
+	case magnitude >= 10_000:
+		return thousands(fmt.Sprintf("%.0f", v))
+	case magnitude >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case magnitude >= 10:
+		return fmt.Sprintf("%.1f", v)
+	case magnitude >= 1 || v == 0:
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.3f", v)
+}
+
+// thousands puts a space before every third digit from the right.
+func thousands(digits string) string {
+	var out strings.Builder
+	for i, c := range digits {
+		if rest := len(digits) - i; i > 0 && rest%3 == 0 && digits[i-1] != '-' {
+			out.WriteByte(' ')
+		}
+		out.WriteRune(c)
+	}
+	return out.String()
+}

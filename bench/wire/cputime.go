@@ -1,0 +1,97 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// tick is the unit of CPU times in /proc, USER_HZ being 100 on every
+// architecture that Go runs on (proc(5), sysconf(_SC_CLK_TCK)).
+const tick = 10 * time.Millisecond
+
+// cpuTimes is what a forwarder has cost, of the machine's own books: a
+// process's would count the softirqs that strike it a second time.
+type cpuTimes struct {
+	user, system time.Duration // of the worker's CPU
+	softirq      time.Duration // of all CPUs: the kernel receives where it likes
+}
+
+// readCPUTimes returns the times since the machine's start.
+func readCPUTimes(worker int) (cpuTimes, error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return cpuTimes{}, fmt.Errorf("read CPU times: %w", err)
+	}
+	return parseCPUTimes(string(text), worker)
+}
+
+// parseCPUTimes finds them in /proc/stat, proc(5): the lines cpu, the sum of
+// all, and cpuN.
+func parseCPUTimes(stat string, worker int) (t cpuTimes, err error) {
+	const user, nice, system, irq, softirq = 1, 2, 3, 6, 7
+	add := func(line, field int) time.Duration {
+		name := "cpu"
+		if line >= 0 {
+			name += strconv.Itoa(line)
+		}
+		d, addErr := cpuTime(stat, name, field)
+		err = errors.Join(err, addErr)
+		return d
+	}
+	t.user = add(worker, user) + add(worker, nice)
+	t.system = add(worker, system) + add(worker, irq)
+	t.softirq = add(-1, softirq)
+	return t, err
+}
+
+// cpuTime returns a field of a line of /proc/stat.
+func cpuTime(stat, name string, field int) (time.Duration, error) {
+	for line := range strings.Lines(stat) {
+		fields := strings.Fields(line)
+		if len(fields) > field && fields[0] == name {
+			n, err := strconv.ParseInt(fields[field], 10, 64)
+			return time.Duration(n) * tick, err
+		}
+	}
+	return 0, fmt.Errorf("/proc/stat has no line of %s", name)
+}
+
+// readWaiting returns how long the threads of a process have been ready to run
+// without a CPU: what others took from them.
+func readWaiting(pid int) (sum time.Duration, err error) {
+	names, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err == nil && len(names) == 0 {
+		err = os.ErrNotExist
+	}
+	if err != nil {
+		return 0, fmt.Errorf("threads of process %d: %w", pid, err)
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the thread has ended
+		}
+		waiting, parseErr := parseWaiting(string(text))
+		if err = errors.Join(err, parseErr); err != nil {
+			return 0, fmt.Errorf("%s: %w", name, err)
+		}
+		sum += waiting
+	}
+	return sum, nil
+}
+
+// parseWaiting reads the second number of schedstat (Documentation/scheduler/
+// sched-stats.rst): nanoseconds spent waiting on a run queue.
+func parseWaiting(schedstat string) (time.Duration, error) {
+	fields := strings.Fields(schedstat)
+	if len(fields) != 3 {
+		return 0, fmt.Errorf("%q has not three numbers", schedstat)
+	}
+	n, err := strconv.ParseInt(fields[1], 10, 64)
+	return time.Duration(n), err
+}
