@@ -36,6 +36,7 @@ func FuzzRestore(f *testing.F) {
 }
 
 func check(t *testing.T, stdin string, args ...string) {
+	t.Helper()
 	b := newBackend()
 	out, errs, exit := do(b, stdin, args...)
 	if exit != 0 && exit != 1 && exit != 2 && exit != 255 {

@@ -72,6 +72,7 @@ func TestRows(t *testing.T) {
 
 // parseRow makes a service of a row: its own, or that of its only server.
 func parseRow(t *testing.T, view, row string) Service {
+	t.Helper()
 	words := strings.Fields(row)
 	var s Service
 	s.Spec.Key = lb.ServiceKey{Proto: lb.ProtoTCP, Addr: netip.MustParseAddr("10.0.0.1"), Port: 80}
