@@ -24,6 +24,7 @@ type Packet struct {
 	MTU           uint16      // of the way out, when the verdict is DropTooBig
 	Verdict       Verdict
 	Handed        bool         // it came from another worker: never handed on
+	Own           bool         // the host's own stack sent it: an answer of a server that is the director itself (K-FWD-LOCAL)
 	Reply         bool         // it travels from server to client
 	Hop           *nexthop.Hop // next hop
 	Held                       // what the slow path is told when the verdict is Hold
@@ -48,8 +49,6 @@ type Batch struct {
 	Pkts [MaxBatch]Packet
 
 	look   int                 // packets that asked for a connection
-	cur    int                 // the one of them that is being scheduled
-	done   int                 // those before it are rewritten
 	which  [MaxBatch]uint16    // their places in Pkts
 	keys   [MaxBatch]flow.Key  // what they asked for
 	hashes [MaxBatch]uint64    // scratch of the table
@@ -58,15 +57,16 @@ type Batch struct {
 }
 
 // Next returns the next unused packet of b, cleared but for its memory, or
-// nil if the batch is full. The caller sets Frame, ID, Iface and Port.
+// nil if the batch is full. The caller sets Frame, ID, Iface and Port, and of
+// one that did not come in by a port Handed or Own.
 func (b *Batch) Next() *Packet {
 	if b.N == MaxBatch {
 		return nil
 	}
 	p := &b.Pkts[b.N]
 	b.N++
-	p.Verdict, p.Handed, p.Reply = Forward, false, false
-	p.conn, p.real, p.once, p.Hop, p.Held = 0, 0, false, nil, Held{}
+	p.Verdict, p.Handed, p.Own, p.Reply = Forward, false, false, false
+	p.conn, p.real, p.once, p.Hop = 0, 0, false, nil
 	return p
 }
 

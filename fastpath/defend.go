@@ -3,6 +3,7 @@ package fastpath
 import (
 	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/internal/clock"
+	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 )
 
@@ -34,6 +35,10 @@ type defence struct {
 	left     int                  // entries that it still looks at
 	spared   [dropPackets + 1]int // by packets: candidates until the next is dropped
 	dropping bool
+
+	stripe        int     // of the templates, where drop_entry goes on too
+	fromTemplate  conn.ID // in that stripe
+	leftTemplates int
 }
 
 // defend sets the level of the defences once a second, or at once when the
@@ -47,7 +52,14 @@ func (p *Pipeline) defend(budget int) {
 			p.random = p.random*6364136223846793005 + 1442695040888963407
 			d.from = 1 + conn.ID(p.random>>40)%conn.ID(p.conns.Max())
 			d.left = max(1, p.conns.Max()/dropShare)
+			if p.worker == 0 {
+				d.stripe, d.fromTemplate, d.leftTemplates = p.templates.Sample(p.random, dropShare)
+			}
 		}
+	}
+	if n := min(budget, d.leftTemplates); n > 0 {
+		d.leftTemplates -= n
+		d.fromTemplate = p.templates.ScanStripe(d.stripe, d.fromTemplate, n, p.dropTemplate)
 	}
 	if d.left == 0 {
 		return
@@ -116,6 +128,12 @@ func (p *Pipeline) dispensable(id conn.ID, c *conn.Conn) bool {
 			return false
 		}
 	}
+	return p.quiet(c)
+}
+
+// quiet says whether drop_entry's turn has come to a connection that was silent
+// for long and never said much.
+func (p *Pipeline) quiet(c *conn.Conn) bool {
 	if p.now-c.Stamp < settled || c.Packets == 0 || c.Packets > dropPackets {
 		return false
 	}
@@ -125,6 +143,21 @@ func (p *Pipeline) dispensable(id conn.ID, c *conn.Conn) bool {
 	}
 	*left = int(c.Packets)
 	return true
+}
+
+// dropTemplate ends a template for drop_entry, if it holds nothing and is not
+// ASSURED, or of one-packet connections and quiet (K-DEF-2).
+func (p *Pipeline) dropTemplate(s *conn.Stripe, id conn.ID, t *conn.Conn) {
+	if s.Held(id) > 0 {
+		return
+	}
+	drop := t.State != conn.TemplateAssured
+	if slot := p.snap.Reals[t.Real].Service; slot != lb.NoService && p.snap.Services[slot].OnePacket {
+		drop = p.quiet(t)
+	}
+	if drop {
+		p.expireTemplate(s, id)
+	}
 }
 
 // dropConn ends a connection for drop_entry, and its template if nothing else

@@ -85,12 +85,20 @@ func TestSecureTCP(t *testing.T) {
 	}
 }
 
-// K-CONN-10: with expire_nodest_conn connections of a removed server end.
+// K-CONN-10: with expire_nodest_conn connections of a removed server end, two
+// ticks later. As recorded with Linux 6.1.
 func TestExpireNoDest(t *testing.T) {
 	r := newRig(t, options{}, natService(), service("tcp 10.0.1.101:80 rr", "nat 10.0.2.12:80 1"))
 	r.process(syn(1000), in(fromClient().IP4(client, "10.0.1.101").TCP(1000, 80, synFlag)))
 	r.edit(func(s *lb.Spec) { s.Sysctl.ExpireNoDestConn = 1 })
 	r.edit(func(s *lb.Spec) { s.Services[0].Servers = nil })
+	r.pass(10 * time.Millisecond)
+	if n := r.conns.Len(); n != 2 {
+		t.Errorf("%d connections are left after a tick, want both", n)
+	}
+	if due, ok := r.conns.NextDue(); !ok || due != r.now+1 {
+		t.Errorf("due at %v (%v), want the next tick", due, ok)
+	}
 	r.pass(10 * time.Millisecond)
 	if n := r.conns.Len(); n != 1 {
 		t.Errorf("%d connections are left, want that of the other server", n)

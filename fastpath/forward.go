@@ -16,43 +16,46 @@ const (
 	minMTU6 = 1280
 )
 
-// rewrite gives the packets of b from b.done to before to, places among those
-// that were looked up, their new headers and way out.
-func (p *Pipeline) rewrite(b *Batch, to int) {
-	for ; b.done < to; b.done++ {
-		at := b.which[b.done]
+// rewrite gives the packets of b that are to be forwarded their new headers and
+// way out.
+func (p *Pipeline) rewrite(b *Batch) {
+	for _, at := range b.which[:b.look] {
 		k := &b.Pkts[at]
 		if k.Verdict != Forward {
 			continue
 		}
-		c := &b.once[at]
-		if !k.once {
-			c = p.conns.At(k.conn)
-		}
-		if k.Reply {
+		if c := p.connOf(b, int(at)); k.Reply {
 			k.Verdict = p.toClient(k, c)
 		} else {
-			k.Verdict = p.toServer(k, c)
+			k.Verdict = p.toServer(k, nil, c)
 		}
 	}
 }
 
 // toServer sends a request on to its real server by the connection's method.
-func (p *Pipeline) toServer(k *Packet, c *conn.Conn) Verdict {
+// quoted is what an ICMP error is about, nil of other packets.
+func (p *Pipeline) toServer(k *Packet, quoted *packet.Info, c *conn.Conn) Verdict {
+	how := method(c)
+	if k.real == lb.NoReal {
+		return p.toDestination(k, how)
+	}
 	real := &p.snap.Reals[k.real]
-	k.Hop = p.wayTo(k.real)
-	if v, ok := p.passable(k, real.Forward, real.V6); !ok {
+	k.Hop = p.wayTo(k.real, how)
+	if v, ok := p.passable(k, how, real.V6); !ok {
+		if v == Pass && how == lb.NAT {
+			return toSelf(k, quoted, &real.Addr, c.RealPort)
+		}
 		p.countAnswer(k, c, v)
 		return v
 	}
 	if k.Hop.State == nexthop.Unresolved {
-		if k.Direct = real.Forward == lb.DR; !k.Direct {
+		if k.Direct = how == lb.DR; !k.Direct {
 			k.Virtual, k.VirtualPort = c.Virtual, c.VirtualPort // NAT and a tunnel hide them
 		}
 	}
-	switch real.Forward {
+	switch how {
 	case lb.NAT:
-		rewrite.NATIn(&k.Frame, &k.Info, &real.Addr, c.RealPort)
+		translate(k, quoted, &real.Addr, c.RealPort)
 	case lb.TUN:
 		p.tunnelID++
 		encap := &p.realHops[k.real].encap
@@ -66,23 +69,56 @@ func (p *Pipeline) toServer(k *Packet, c *conn.Conn) Verdict {
 	return p.out(k, &real.Addr)
 }
 
+// translate gives a request its NAT server as destination.
+func translate(k *Packet, quoted *packet.Info, real *flow.Addr, port uint16) {
+	if quoted == nil {
+		rewrite.NATIn(&k.Frame, &k.Info, real, port)
+	} else {
+		rewrite.ICMPIn(&k.Frame, &k.Info, quoted, real, port)
+	}
+}
+
+// toSelf hands a request to the host's stack, translated: its server is the
+// director itself (K-FWD-LOCAL). Nothing is translated to a loopback address,
+// which answers to nobody outside (K-PATH-9).
+func toSelf(k *Packet, quoted *packet.Info, self *flow.Addr, port uint16) Verdict {
+	if self.Netip().IsLoopback() {
+		return DropLocalServer
+	}
+	rewrite.Keep(&k.Frame, &k.Info)
+	translate(k, quoted, self, port)
+	return Pass
+}
+
 // countAnswer counts the ICMP error that answers a request of a connection that
 // is not NAT: to the kernel the error is related to the connection, and leaves
 // like a reply of its server. It quotes as much as fits 576 bytes, of IPv6 1280.
 func (p *Pipeline) countAnswer(k *Packet, c *conn.Conn, v Verdict) {
-	if !v.Answered() || isNAT(c) || k.real == lb.NoReal || !p.snap.Reals[k.real].Available {
+	if !v.Answered() || isNAT(c) || k.once || quotes(k) {
 		return
 	}
 	header, longest := packet.IPv4Len+packet.ICMPLen, 576
 	if k.Info.Family == 6 {
 		header, longest = packet.IPv6Len+packet.ICMPLen, minMTU6
 	}
-	bytes := uint64(min(header+int(k.Info.End-k.Info.L3), longest))
-	row, svc := p.rows.Real(k.real), p.rows.Service(p.snap.Reals[k.real].Service)
-	row.OutPackets++
-	row.OutBytes += bytes
-	svc.OutPackets++
-	svc.OutBytes += bytes
+	p.tally(c.Real, true, uint64(min(header+int(k.Info.End-k.Info.L3), longest)))
+}
+
+// toDestination sends a packet to where its client addressed it: it belongs to
+// a connection without a server (K-FWD-BYPASS).
+func (p *Pipeline) toDestination(k *Packet, how lb.Forward) Verdict {
+	if how != lb.Bypass {
+		return DropServerGone
+	}
+	k.Hop = p.hops.Lookup(&k.Info.Dst)
+	if v, ok := p.passable(k, how, k.Info.Family == 6); !ok {
+		if v == Pass {
+			return DropLocalServer // it is the director's address by now (K-PATH-9)
+		}
+		return v
+	}
+	rewrite.Forward(&k.Frame, &k.Info)
+	return p.out(k, &k.Info.Dst)
 }
 
 // toClient sends a reply on: translated back to the virtual service if it
@@ -96,32 +132,42 @@ func (p *Pipeline) toClient(k *Packet, c *conn.Conn) Verdict {
 	return p.out(k, &c.Client)
 }
 
-// wayTo returns the next hop to a real server: for a DR server the server
-// itself where it is a neighbour (K-FWD-DR).
-func (p *Pipeline) wayTo(real uint32) *nexthop.Hop {
-	h := &p.realHops[real]
+// self is the way to a loopback address.
+var self = nexthop.Hop{State: nexthop.Local}
+
+// wayTo returns the next hop to a real server by a method, which is not the
+// server's of today for connections of before an edit.
+func (p *Pipeline) wayTo(real uint32, how lb.Forward) *nexthop.Hop {
+	h, r := &p.realHops[real], &p.snap.Reals[real]
+	if how != r.Forward {
+		return p.way(&r.Addr, how)
+	}
 	if h.version != p.hops.Version || h.hop == nil {
-		r := &p.snap.Reals[real]
-		h.version = p.hops.Version
-		if r.Forward == lb.DR {
-			h.hop = p.hops.OnLink(&r.Addr)
-		} else {
-			h.hop = p.hops.Lookup(&r.Addr)
-		}
+		h.version, h.hop = p.hops.Version, p.way(&r.Addr, how)
 	}
 	return h.hop
 }
 
+// way looks up the next hop to a real server: for a DR server the server itself
+// where it is a neighbour (K-FWD-DR).
+func (p *Pipeline) way(addr *flow.Addr, how lb.Forward) *nexthop.Hop {
+	switch {
+	case addr.Netip().IsLoopback():
+		return &self
+	case how == lb.DR:
+		return p.hops.OnLink(addr)
+	}
+	return p.hops.Lookup(addr)
+}
+
 // passable says whether k may go its way: route, TTL and MTU, in the kernel's
-// order (K-PATH-8, K-PATH-9, K-FWD-MTU). v is its verdict if not.
-func (p *Pipeline) passable(k *Packet, method lb.Forward, outer6 bool) (v Verdict, ok bool) {
+// order (K-PATH-8, K-PATH-9, K-FWD-MTU). v is its verdict if not; Pass if the
+// way leads to the director itself, where neither TTL nor MTU count.
+func (p *Pipeline) passable(k *Packet, how lb.Forward, outer6 bool) (v Verdict, ok bool) {
 	switch k.Hop.State {
 	case nexthop.NoRoute, nexthop.Blackhole:
 		return DropNoRoute, false
 	case nexthop.Local:
-		if method == lb.NAT {
-			return DropLocalServer, false
-		}
 		return Pass, false // the director itself is the server (K-FWD-LOCAL)
 	}
 	if k.Info.TTL <= 1 {
@@ -131,12 +177,12 @@ func (p *Pipeline) passable(k *Packet, method lb.Forward, outer6 bool) (v Verdic
 	if outer6 {
 		floor = minMTU6
 	}
-	if method == lb.TUN {
+	if how == lb.TUN {
 		if mtu -= int(p.realHops[k.real].encap.Overhead); mtu < floor {
 			return DropSmallMTU, false
 		}
 	}
-	return p.fits(k, mtu, method == lb.TUN && p.snap.Sysctl.PMTUDisc == 0)
+	return p.fits(k, mtu, how == lb.TUN && p.snap.Sysctl.PMTUDisc == 0)
 }
 
 // fits checks k's datagram against the MTU of its way. free: a tunnel whose

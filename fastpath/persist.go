@@ -10,49 +10,65 @@ import (
 	"github.com/sluice-lb/sluice/lb/flow"
 )
 
-// schedulePersistent gives k a new connection to the server of its client's
-// template; if there is no template whose server may be used, to one that the
-// scheduler picks, with a new template (K-PERS-1).
-func (p *Pipeline) schedulePersistent(b *Batch, at int, svc *lb.Service) Verdict {
-	k := &b.Pkts[at]
-	real, control, v := p.template(k, svc)
+// schedulePersistent gives the packet at place at of b, asking for what in
+// says, a new connection to the server of its client's template; if there is no
+// template whose server may be used, to one that the scheduler picks, with a new
+// template (K-PERS-1).
+func (p *Pipeline) schedulePersistent(b *Batch, at int, in *packet.Info, svc *lb.Service) Verdict {
+	real, control, v := p.template(&b.Pkts[at], in, svc, lb.NoReal)
 	if control == 0 {
+		if v == DropNoServer {
+			return p.leave(b, at, in, svc)
+		}
 		return v
 	}
-	port := k.Info.DstPort
+	port := in.DstPort
 	if own := p.snap.Reals[real].Port; port == svc.Port && own != 0 {
 		port = own
 	}
-	once := svc.OnePacket && k.Info.Proto == packet.ProtoUDP
-	verdict := p.connect(b, at, svc, real, port, control)
-	if verdict != Forward || once {
+	return p.connectHeld(b, at, in, svc, real, port, control)
+}
+
+// connectHeld is connect under a template that was held for the connection,
+// which lets go of it if it is not made or of one packet.
+func (p *Pipeline) connectHeld(b *Batch, at int, in *packet.Info, svc *lb.Service, real uint32, port uint16, control conn.ID) Verdict {
+	v := p.connect(b, at, in, svc, real, port, control)
+	if once := b.Pkts[at].once; v != Forward || once {
 		s, id := p.templates.Find(control)
-		if s.Unhold(id); once {
+		if s.Unhold(id); once && !b.Pkts[at].Reply && !quotes(&b.Pkts[at]) {
 			s.At(id).Packets++
 		}
 		s.Unlock()
 	}
-	return verdict
+	return v
 }
 
-// template finds or makes the template for k and holds it for a connection: its
-// server, and what names it. control 0: there is none, and v is k's verdict.
-func (p *Pipeline) template(k *Packet, svc *lb.Service) (real uint32, control conn.ID, v Verdict) {
-	key := templateKey(k, svc)
+// template finds or makes the template for k, asking for what in says, and holds
+// it for a connection: its server, and what names it. The server has to be want
+// unless that is lb.NoReal. control 0: there is none, and v is k's verdict.
+func (p *Pipeline) template(k *Packet, in *packet.Info, svc *lb.Service, want uint32) (real uint32, control conn.ID, v Verdict) {
+	call, ok := callID(k, svc)
+	if !ok {
+		return lb.NoReal, 0, DropNoCallID
+	}
+	key := templateKey(in, svc)
+	key.ClientPort = p.templates.Tag(call)
 	s := p.templates.Lock(&key)
 	defer s.Unlock()
-	id := s.Lookup(&key)
-	if id != 0 && !p.usable(s.At(id)) {
+	id := s.Template(&key, call)
+	if id != 0 && !p.usable(s.At(id), want) {
 		s.Invalidate(id)
 		id = 0
 	}
 	if id == 0 {
-		real := p.pick(k, svc)
-		if real == lb.NoReal {
-			return real, 0, p.leave(k, svc)
+		if want == lb.NoReal {
+			want = p.pick(k, in, svc)
 		}
-		if id = p.addTemplate(s, &key, k, svc, real); id == 0 {
-			return real, 0, DropTableFull
+		if want == lb.NoReal {
+			return want, 0, DropNoServer
+		}
+		if id = p.addTemplate(s, &key, call, in, svc, want); id == 0 {
+			return want, 0, DropTableFull
 		}
 	}
 	s.Hold(id)
@@ -62,8 +78,7 @@ func (p *Pipeline) template(k *Packet, svc *lb.Service) (real uint32, control co
 
 // templateKey is what a client's template is filed under (K-PERS-2, K-PERS-3):
 // the network of the client, and the service that it addressed.
-func templateKey(k *Packet, svc *lb.Service) flow.Key {
-	in := &k.Info
+func templateKey(in *packet.Info, svc *lb.Service) flow.Key {
 	key := flow.Key{Client: masked(in.Src, svc.Persistence.Prefix), Local: in.Dst, Proto: in.Proto, Side: flow.ClientSide}
 	switch {
 	case in.DstPort == svc.Port:
@@ -107,29 +122,30 @@ func masked(a flow.Addr, prefix int) flow.Addr {
 	return a
 }
 
-// usable says whether a template still leads to a server (K-PERS-4, K-PERS-5).
-func (p *Pipeline) usable(t *conn.Conn) bool {
-	if t.Real == lb.NoReal || !p.snap.Reals[t.Real].Available {
+// usable says whether a template still leads to a server, to want unless that is
+// lb.NoReal (K-PERS-4, K-PERS-5).
+func (p *Pipeline) usable(t *conn.Conn, want uint32) bool {
+	if t.Real == lb.NoReal || !p.snap.Reals[t.Real].Available || want != lb.NoReal && want != t.Real {
 		return false
 	}
 	return p.snap.Sysctl.ExpireQuiescentTemplate == 0 || p.snap.Reals[t.Real].Weight != 0
 }
 
-// addTemplate makes the template of a client to real, counted as a persistent
-// connection; 0: there is no room.
-func (p *Pipeline) addTemplate(s *conn.Stripe, key *flow.Key, k *Packet, svc *lb.Service, real uint32) conn.ID {
+// addTemplate makes the template of a client, or of a call of its, to real,
+// counted as a persistent connection; 0: there is no room.
+func (p *Pipeline) addTemplate(s *conn.Stripe, key *flow.Key, call []byte, in *packet.Info, svc *lb.Service, real uint32) conn.ID {
 	r := &p.snap.Reals[real]
 	t := conn.Conn{
-		Client: key.Client, Virtual: key.Local, VirtualPort: key.LocalPort, Proto: key.Proto, Real: real,
+		Client: key.Client, Virtual: key.Local, ClientPort: key.ClientPort, VirtualPort: key.LocalPort, Proto: key.Proto, Real: real,
 		Flags: conn.Template | conn.Flags(r.Forward), Stamp: p.now, Timeout: clock.FromDuration(svc.Persistence.Timeout),
 	}
-	if k.Info.DstPort == svc.Port && svc.Port != ftpPort {
+	if in.DstPort == svc.Port && svc.Port != ftpPort {
 		t.RealPort = r.Port
 	}
-	if k.Info.Family == 6 {
+	if in.Family == 6 {
 		t.Flags |= conn.V6
 	}
-	id, ok := s.Insert(&t, nil)
+	id, ok := s.Add(&t, call)
 	if !ok {
 		return 0
 	}
@@ -166,11 +182,11 @@ func (p *Pipeline) release(c *conn.Conn) {
 }
 
 // expireTemplate ends a template whose timer fired, or re-arms it while it has
-// connections (K-CONN-13).
+// connections (K-CONN-6, K-CONN-13).
 func (p *Pipeline) expireTemplate(s *conn.Stripe, id conn.ID) clock.Ticks {
 	t := s.At(id)
 	if s.Held(id) > 0 {
-		return t.Timeout
+		return conn.HeldTicks
 	}
 	row := p.rows.Real(t.Real)
 	row.Persistent.Add(-1)

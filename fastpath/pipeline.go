@@ -60,14 +60,16 @@ type Pipeline struct {
 	tunnelID          uint16    // the last IPv4 ident of an outer header
 	tunnelSeed        flow.Seed // of the source ports of GUE
 	added             bool      // this batch added connections
-	removed           bool      // this batch removed connections
+	replaced          bool      // and some in the place of others, which are still there
 	expireOne         func(conn.ID) clock.Ticks
 	expireOneTemplate func(*conn.Stripe, conn.ID) clock.Ticks
 	random            uint64 // for twos
 	defence           defence
-	sweep             conn.ID     // where to go on looking for connections of removed servers; 0: nowhere
-	query             sched.Query // scratch, so that it is not allocated
-	replyKey          flow.Key    // scratch
+	callers           map[flow.Key]uint32 // servers of SIP services, by address and port as Local (K-PE-3)
+	sweep             conn.ID             // where to go on looking for connections of removed servers; 0: nowhere
+	sweepAt           clock.Ticks         // when to begin
+	query             sched.Query         // scratch, so that it is not allocated
+	replyKey          flow.Key            // scratch
 }
 
 // realHop is the way to a real server: the next hop, valid for one version of
@@ -87,9 +89,14 @@ func New(c Config) *Pipeline {
 	return p
 }
 
+// sweepDelay is for how long connections of a removed server outlive it when
+// expire_nodest_conn is set: what the kernel's work queue takes to get to them.
+const sweepDelay = 2 // ticks
+
 // Adopt makes s the services that the next batch sees. It is called between
 // batches and may allocate: it follows a change by the operator.
-func (p *Pipeline) Adopt(s *lb.Snapshot) {
+func (p *Pipeline) Adopt(s *lb.Snapshot, now clock.Ticks) {
+	p.now = now
 	for len(p.scheds) < len(s.Services) {
 		p.scheds = append(p.scheds, nil)
 	}
@@ -101,7 +108,8 @@ func (p *Pipeline) Adopt(s *lb.Snapshot) {
 		p.realHops = append(p.realHops, realHop{})
 	}
 	if s.Sysctl.ExpireNoDestConn != 0 && p.snap != nil && lostServer(p.snap, s) {
-		p.sweep = 1
+		p.sweep, p.sweepAt = 1, now+sweepDelay
+		p.conns.Remind(p.sweepAt)
 	}
 	// A real ID may have been given to another server.
 	for i := range s.Reals {
@@ -109,6 +117,7 @@ func (p *Pipeline) Adopt(s *lb.Snapshot) {
 	}
 	p.rows = s.Adopt(p.worker, p.snap)
 	p.snap = s
+	p.adoptCallers()
 	p.setDefence()
 }
 
@@ -150,12 +159,12 @@ func (p *Pipeline) Routes(t *nexthop.Table) { p.hops = t }
 // Process gives each packet of b a verdict and, to those that are to be
 // forwarded, their new headers and way out. now is read once a batch.
 func (p *Pipeline) Process(b *Batch, now clock.Ticks) {
-	p.now, p.added, p.removed = now, false, false
-	p.parse(b)           // frame → flow key, or a verdict
-	p.lookup(b)          // key → connection, in this worker's table only
-	p.schedule(b)        // state and counts of the hits; the misses: service → real server → connection
-	p.rewrite(b, b.look) // NAT, DR or TUN, checksums adjusted in place, next hop's MAC
-	p.related(b)         // ICMP errors about connections
+	p.now, p.added, p.replaced = now, false, false
+	p.parse(b)    // frame → flow key, or a verdict
+	p.lookup(b)   // key → connection, in this worker's table only
+	p.schedule(b) // state and counts of the hits; the misses: service → real server → connection
+	p.rewrite(b)  // NAT, DR or TUN, checksums adjusted in place, next hop's MAC
+	p.related(b)  // ICMP errors about connections
 	for i := range b.Pkts[:b.N] {
 		p.Counters[b.Pkts[i].Verdict]++
 	}
@@ -164,20 +173,25 @@ func (p *Pipeline) Process(b *Batch, now clock.Ticks) {
 // parse fills in each packet's Info and sorts out those that no connection
 // can be looked up for.
 func (p *Pipeline) parse(b *Batch) {
-	b.look, b.done = 0, 0
+	b.look = 0
 	for i := range b.Pkts[:b.N] {
 		k := &b.Pkts[i]
 		frame := k.Chunk[k.Off : k.Off+k.Len]
 		result := packet.Parse(frame, &k.Info)
 		if result != packet.Parsed {
-			k.Verdict = p.unparsed(result, frame, k)
-			continue
+			if result != packet.IPsec {
+				k.Verdict = p.unparsed(result, frame, k)
+				continue
+			}
+			k.Info.SrcPort, k.Info.DstPort = isakmpPort, isakmpPort // it follows that connection (K-PROTO-AH/ESP)
 		}
 		if !p.wanted(frame, k) {
 			continue
 		}
 		b.which[b.look] = uint16(i)
-		p.key(k, p.fromClient(k), &b.keys[b.look])
+		fromClient := p.fromClient(k)
+		k.Reply = !fromClient
+		keyOf(&k.Info, fromClient, &b.keys[b.look])
 		b.look++
 	}
 }
@@ -190,6 +204,9 @@ func (p *Pipeline) wanted(frame []byte, k *Packet) bool {
 	}
 	if k.Info.Family == 4 && !p.v4 || k.Info.Family == 6 && !p.v6 {
 		k.Verdict = Pass // no service of the family, no hooks (K-PATH-1)
+		if k.Own {
+			k.Verdict = DropLocalServer
+		}
 		return false
 	}
 	return true
@@ -199,7 +216,7 @@ func (p *Pipeline) wanted(frame []byte, k *Packet) bool {
 // the interface. Frames to a group go to the host, frames to another station
 // (a hub, a promiscuous port) to nobody.
 func (p *Pipeline) isOurs(frame []byte, k *Packet) bool {
-	if [6]byte(frame[:6]) == p.hops.Interfaces[k.Iface].MAC {
+	if [6]byte(frame[:6]) == p.hops.Interfaces[k.Iface].MAC || k.Own {
 		return true
 	}
 	k.Verdict = DropOtherHost
@@ -218,6 +235,9 @@ func (p *Pipeline) unparsed(r packet.Result, frame []byte, k *Packet) Verdict {
 		return DropMalformed
 	case packet.BadChecksum:
 		return DropIPChecksum
+	}
+	if k.Own {
+		return DropLocalServer
 	}
 	if !p.isOurs(frame, k) {
 		return k.Verdict
@@ -243,12 +263,10 @@ func (p *Pipeline) fromClient(k *Packet) bool {
 	return p.snap.IsVIP(&k.Info.Dst)
 }
 
-// key writes the key by which k's connection is found if k was sent by the
-// client, or by the server.
-func (p *Pipeline) key(k *Packet, fromClient bool, key *flow.Key) {
-	in := &k.Info
-	k.Reply = !fromClient
-	key.Proto = in.Proto
+// keyOf writes the key by which a packet's connection is found if its client
+// sent it, or its server.
+func keyOf(in *packet.Info, fromClient bool, key *flow.Key) {
+	key.Proto = in.FlowProto()
 	if fromClient {
 		key.Client, key.Local, key.ClientPort, key.LocalPort = in.Src, in.Dst, in.SrcPort, in.DstPort
 		key.Side = flow.ClientSide
@@ -274,8 +292,7 @@ func (p *Pipeline) schedule(b *Batch) {
 	for i := range b.look {
 		at := b.which[i]
 		k := &b.Pkts[at]
-		b.cur = i
-		if k.conn != 0 && p.removed || k.conn == 0 && p.added {
+		if k.conn != 0 && p.replaced || k.conn == 0 && p.added {
 			k.conn = p.conns.Lookup(&b.keys[i]) // an earlier packet of the batch changed the table
 		}
 		if k.conn == 0 {
@@ -301,12 +318,13 @@ func (p *Pipeline) otherSide(k *Packet) {
 		return // nobody's reply
 	}
 	var key flow.Key
-	p.key(k, k.Reply, &key)
+	keyOf(&k.Info, k.Reply, &key)
+	k.Reply = !k.Reply
 	if k.conn = p.conns.Lookup(&key); k.conn != 0 || toVIP {
 		return
 	}
-	p.key(k, false, &key)
-	key.Side = flow.ClientSide
+	keyOf(&k.Info, false, &key)
+	k.Reply, key.Side = true, flow.ClientSide
 	if id := p.conns.Lookup(&key); id != 0 && !isNAT(p.conns.At(id)) {
 		k.conn = id
 		return
@@ -314,5 +332,17 @@ func (p *Pipeline) otherSide(k *Packet) {
 	k.Reply = false
 }
 
+// method is how a connection's packets go to its server: as the server had it
+// when the connection was made, whatever was edited since (K-SVC-7).
+func method(c *conn.Conn) lb.Forward { return lb.Forward(c.Flags & conn.FwdMask) }
+
 // isNAT says whether a connection's replies are translated back.
-func isNAT(c *conn.Conn) bool { return c.Flags&conn.FwdMask == conn.Flags(lb.NAT) }
+func isNAT(c *conn.Conn) bool { return method(c) == lb.NAT }
+
+// connOf returns the connection of the packet at place at of b.
+func (p *Pipeline) connOf(b *Batch, at int) *conn.Conn {
+	if b.Pkts[at].once {
+		return &b.once[at]
+	}
+	return p.conns.At(b.Pkts[at].conn)
+}

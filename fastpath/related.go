@@ -4,7 +4,6 @@ import (
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/fastpath/rewrite"
-	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 	"github.com/sluice-lb/sluice/lb/flow"
 )
@@ -14,49 +13,73 @@ import (
 func (p *Pipeline) related(b *Batch) {
 	for i := range b.Pkts[:b.N] {
 		if k := &b.Pkts[i]; k.Verdict == Related {
-			k.Verdict = p.relate(k)
+			k.Verdict = p.relate(b, i)
 		}
 	}
 }
 
 // relate finds the connection that an ICMP error is about and sends it on.
-func (p *Pipeline) relate(k *Packet) Verdict {
+func (p *Pipeline) relate(b *Batch, at int) Verdict {
+	k := &b.Pkts[at]
 	if k.Info.Family == 4 && !p.v4 || k.Info.Family == 6 && !p.v6 {
 		return Pass
 	}
 	var quoted packet.Info
 	frame := k.Chunk[k.Off : k.Off+k.Len]
-	if packet.ParseQuoted(frame, int(k.Info.L4)+packet.ICMPLen, int(k.Info.End), &quoted) != packet.Parsed {
+	switch packet.ParseQuoted(frame, int(k.Info.L4)+packet.ICMPLen, int(k.Info.End), &quoted) {
+	case packet.Parsed:
+	case packet.IPsec:
+		quoted.SrcPort, quoted.DstPort = isakmpPort, isakmpPort
+	default:
 		return Pass
 	}
-	// From the server's side: it quotes what was sent to the server.
-	key := flow.Key{
-		Client: quoted.Src, Local: quoted.Dst, ClientPort: quoted.SrcPort, LocalPort: quoted.DstPort,
-		Proto: quoted.Proto, Side: flow.ServerSide,
+	if quoted.Family != k.Info.Family {
+		return Pass
 	}
-	if k.conn = p.conns.Lookup(&key); k.conn != 0 {
+	// What it is about went the other way: asked is the packet of its sender's
+	// that would have been answered by that.
+	asked := packet.Info{
+		Src: quoted.Dst, Dst: quoted.Src, SrcPort: quoted.DstPort, DstPort: quoted.SrcPort,
+		Proto: quoted.Proto, Family: quoted.Family,
+	}
+	var key flow.Key
+	keyOf(&asked, false, &key)
+	if k.conn = p.conns.Lookup(&key); k.conn != 0 { // it was sent to a server
 		return p.relatedReply(k, &quoted, p.conns.At(k.conn))
 	}
-	// From the client's side: it quotes what was sent to the client.
-	back := flow.Key{
-		Client: quoted.Dst, Local: quoted.Src, ClientPort: quoted.DstPort, LocalPort: quoted.SrcPort,
-		Proto: quoted.Proto, Side: flow.ClientSide,
-	}
-	if k.conn = p.conns.Lookup(&back); k.conn != 0 {
+	keyOf(&asked, true, &key)
+	if k.conn = p.conns.Lookup(&key); k.conn != 0 { // it was sent to a client
 		return p.relatedRequest(k, &quoted, p.conns.At(k.conn))
 	}
-	if k.Handed || p.steering.Workers() == 1 {
+	if !k.Handed && p.steering.Workers() > 1 {
+		client, port := &asked.Src, asked.SrcPort
+		if !p.snap.IsVIP(&quoted.Src) && (p.snap.IsReal(&quoted.Dst) || p.snap.IsVIP(&quoted.Dst)) {
+			client, port = &quoted.Src, quoted.SrcPort
+		}
+		if owner := p.steering.Owner(key.Proto, client, port); owner != p.worker {
+			k.Owner = uint16(owner)
+			return Handoff
+		}
+	}
+	return p.scheduleError(b, at, &quoted, &asked)
+}
+
+// scheduleError gives an ICMP error about a packet of no connection one by what
+// it quotes, and sends it to the server that a packet of that client would get
+// (K-ICMP-4). The connection is in its protocol's first state for 3 s.
+func (p *Pipeline) scheduleError(b *Batch, at int, quoted, asked *packet.Info) Verdict {
+	k := &b.Pkts[at]
+	if p.snap.Sysctl.ScheduleICMP == 0 {
 		return Pass
 	}
-	client, port := &quoted.Src, quoted.SrcPort
-	if p.snap.IsVIP(&quoted.Src) {
-		client, port = &quoted.Dst, quoted.DstPort
+	svc := p.service(k, asked)
+	if svc == nil {
+		return Pass
 	}
-	if owner := p.steering.Owner(quoted.Proto, client, port); owner != p.worker {
-		k.Owner = uint16(owner)
-		return Handoff
+	if v := p.scheduleNew(b, at, asked, svc); v != Forward {
+		return v
 	}
-	return Pass
+	return p.relatedRequest(k, quoted, p.connOf(b, at))
 }
 
 // relatedReply translates an error that a server or a router behind it sent
@@ -77,24 +100,12 @@ func (p *Pipeline) relatedReply(k *Packet, quoted *packet.Info, c *conn.Conn) Ve
 }
 
 // relatedRequest sends an error from the client's side to the connection's
-// server by its method (K-ICMP-2).
+// server by its method (K-ICMP-2). The checksum of ICMPv6 is not looked at.
 func (p *Pipeline) relatedRequest(k *Packet, quoted *packet.Info, c *conn.Conn) Verdict {
-	if c.Real == lb.NoReal {
-		return DropServerGone
-	}
-	k.real = c.Real
-	if !isNAT(c) {
-		p.count(k, c.Real, false)
-		return p.toServer(k, c)
-	}
-	real := &p.snap.Reals[c.Real]
-	k.Hop = p.wayTo(c.Real)
-	if v, ok := p.passable(k, real.Forward, real.V6); !ok {
-		return v
-	}
-	if !rewrite.ICMPIn(&k.Frame, &k.Info, quoted, &real.Addr, c.RealPort) {
+	if k.Info.Family == 4 && !rewrite.ICMPRight(&k.Frame, &k.Info) {
 		return DropICMPChecksum
 	}
+	k.real = c.Real
 	p.count(k, c.Real, false)
-	return p.out(k, &real.Addr)
+	return p.toServer(k, quoted, c)
 }

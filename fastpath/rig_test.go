@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,7 +57,7 @@ func newRig(t testing.TB, o options, services ...lb.ServiceSpec) *rig {
 	t.Cleanup(func() { r.templates.Close() })
 	r.pipe = New(Config{Conns: r.conns, Templates: r.templates, Steering: flow.NewSteering(max(1, o.workers), []byte("forty random bytes that are a hash's key!"), nil), Roles: o.roles})
 	r.pipe.Routes(pathtest.Routes(t))
-	r.pipe.Adopt(r.director.Current())
+	r.pipe.Adopt(r.director.Current(), r.now)
 	return r
 }
 
@@ -67,7 +68,7 @@ func (r *rig) apply(spec lb.Spec) {
 		r.t.Fatal(err)
 	}
 	if r.pipe != nil {
-		r.pipe.Adopt(r.director.Current())
+		r.pipe.Adopt(r.director.Current(), r.now)
 	}
 }
 
@@ -162,4 +163,62 @@ func (r *rig) states() string {
 	var out []string
 	r.conns.Scan(0, r.conns.Max(), func(_ conn.ID, c *conn.Conn) { out = append(out, conn.StateName(c.Proto, false, c.State)) })
 	return strings.Join(out, " ")
+}
+
+// step is a packet and a part of its fate; "": nothing is said about it.
+type step struct {
+	stake string
+	a     arrival
+	want  string
+}
+
+// steps sends packets one by one, each a batch of its own.
+func (r *rig) steps(steps ...step) {
+	r.t.Helper()
+	for _, s := range steps {
+		if got := r.fate(s.a); !strings.Contains(got, s.want) {
+			r.t.Errorf("%s: %s, want %s", s.stake, got, s.want)
+		}
+	}
+}
+
+// list is all connections in words, sorted: client, virtual address, server's
+// port, state and seconds to live.
+func (r *rig) list() []string {
+	var out []string
+	r.conns.Scan(0, r.conns.Max(), func(_ conn.ID, c *conn.Conn) {
+		out = append(out, fmt.Sprintf("%s:%d %s:%d %d %s %v", c.Client, c.ClientPort, c.Virtual, c.VirtualPort, c.RealPort,
+			conn.StateName(c.Proto, false, c.State), (c.Stamp+c.Timeout-r.now).Duration()))
+	})
+	slices.Sort(out)
+	return out
+}
+
+// want compares what is there with what should be, a line each.
+func (r *rig) want(stake string, got []string, want ...string) {
+	r.t.Helper()
+	if !slices.Equal(got, want) {
+		r.t.Errorf("%s: there are\n%s\nwant\n%s", stake, strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// counters are those of a server of the first worker.
+func (r *rig) counters(addr string) (c lb.Counters) {
+	snap := r.director.Current()
+	for i := range snap.Reals {
+		if snap.Reals[i].Addr.String() == addr {
+			c.Add(&snap.Rows(0).Real(uint32(i)).Counters)
+		}
+	}
+	return c
+}
+
+// marked makes a service one of the packets that rule marks, its servers keeping
+// the packet's port.
+func marked(s lb.ServiceSpec, mark uint32) lb.ServiceSpec {
+	s.Key = lb.ServiceKey{Mark: mark}
+	for i := range s.Servers {
+		s.Servers[i].Key.Port = 0
+	}
+	return s
 }

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"math/bits"
 
+	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/fastpath/rewrite"
 	"github.com/sluice-lb/sluice/lb"
@@ -11,41 +12,59 @@ import (
 	"github.com/sluice-lb/sluice/lb/sched"
 )
 
+// Ports with a meaning of their own.
 const (
-	ftpPort     = 21
 	ftpDataPort = 20
+	ftpPort     = 21
+	isakmpPort  = 500
 )
 
 // miss decides about a packet without a connection: another worker's, one to
-// schedule, or none of ours.
+// schedule, one that a server sent of its own accord, or none of ours.
 func (p *Pipeline) miss(b *Batch, at int) {
-	k := &b.Pkts[at]
+	k, in := &b.Pkts[at], &b.Pkts[at].Info
 	k.conn, k.Reply = 0, false
-	svc := p.service(k)
-	if svc == nil && !p.snap.IsReal(&k.Info.Src) {
+	svc := p.service(k, in)
+	fromServer := svc == nil && p.snap.IsReal(&in.Src)
+	if svc == nil && !fromServer && in.FlowProto() == in.Proto {
 		k.Verdict = Pass
 		return
 	}
 	if !k.Handed && p.steering.Workers() > 1 {
-		client, port := &k.Info.Src, k.Info.SrcPort
-		if svc == nil {
-			client, port = &k.Info.Dst, k.Info.DstPort
+		client, port := &in.Src, in.SrcPort
+		if fromServer {
+			client, port = &in.Dst, in.DstPort
 		}
-		if owner := p.steering.Owner(k.Info.Proto, client, port); owner != p.worker {
+		if owner := p.steering.Owner(in.FlowProto(), client, port); owner != p.worker {
 			k.Verdict, k.Owner = Handoff, uint16(owner)
 			return
 		}
 	}
-	if svc == nil {
-		k.Verdict = p.strayReply(k)
-		return
+	switch {
+	case k.Own:
+		k.Verdict = DropLocalServer // its connection is over
+	case fromServer:
+		k.Verdict = p.strayReply(b, at)
+	case svc == nil:
+		k.Verdict = Pass
+	case p.refused(in):
+		k.Verdict = DropNATReply // the reply's turn comes before the request's (K-PATH-1)
+	default:
+		if k.Verdict = p.scheduleNew(b, at, in, svc); k.Verdict == Forward {
+			p.track(k, p.connOf(b, at))
+		}
 	}
-	k.Verdict = p.scheduleNew(b, at, svc)
 }
 
-// service finds the service that k asks for (K-SVC-1), nil if none.
-func (p *Pipeline) service(k *Packet) *lb.Service {
-	in := &k.Info
+// quotes says whether k is an ICMP error: what it asks for is not in its own
+// header.
+func quotes(k *Packet) bool {
+	return k.Info.Proto == packet.ProtoICMP || k.Info.Proto == packet.ProtoICMPv6
+}
+
+// service finds the service that k, asking for what in says, is for (K-SVC-1);
+// nil if none.
+func (p *Pipeline) service(k *Packet, in *packet.Info) *lb.Service {
 	switch in.Proto {
 	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP:
 	default:
@@ -53,73 +72,98 @@ func (p *Pipeline) service(k *Packet) *lb.Service {
 	}
 	mark := uint32(0)
 	if p.snap.Marks != nil {
-		mark = p.snap.Marks.Lookup(int(k.Iface), in.Proto, &in.Src, &in.Dst, in.DstPort)
+		mark = p.snap.Marks.Lookup(int(k.Iface), k.Info.Proto, &k.Info.Src, &k.Info.Dst, k.Info.DstPort)
 	}
 	return p.snap.Find(in.Proto, &in.Dst, in.DstPort, mark)
 }
 
-// strayReply is the verdict of a packet from a real server that belongs to
-// no connection (K-PATH-4).
-func (p *Pipeline) strayReply(k *Packet) Verdict {
-	in := &k.Info
-	reset := in.Proto == packet.ProtoTCP && in.TCPFlags&packet.RST != 0 ||
-		in.Proto == packet.ProtoSCTP && in.Event == packet.EventAbort
-	if p.snap.Sysctl.NATICMPSend != 0 && !reset && p.snap.IsNATReal(in.Proto, &in.Src, in.SrcPort) {
-		if in.TTL <= 1 {
-			return Pass // routing comes before IPVS on this way, and answers
+// refused says whether a packet without a connection is a NAT server's that
+// nat_icmp_send answers (K-PATH-4); not one that ends a connection, nor IPsec.
+func (p *Pipeline) refused(in *packet.Info) bool {
+	ends := in.Proto == packet.ProtoTCP && in.TCPFlags&packet.RST != 0 || in.Proto == packet.ProtoSCTP && in.Event == packet.EventAbort
+	return p.snap.Sysctl.NATICMPSend != 0 && !ends && in.FlowProto() == in.Proto && p.snap.IsNATReal(in.Proto, &in.Src, in.SrcPort)
+}
+
+// strayReply is the verdict of a packet from a real server that belongs to no
+// connection (K-PATH-4): it may begin one, or be refused. Routing comes before
+// IPVS on this way.
+func (p *Pipeline) strayReply(b *Batch, at int) Verdict {
+	k, in := &b.Pkts[at], &b.Pkts[at].Info
+	refused := p.refused(in)
+	caller, calls := p.caller(in)
+	if !refused && !calls {
+		return Pass
+	}
+	k.Hop = p.hops.Lookup(&in.Dst)
+	if k.Hop.State == nexthop.Local {
+		if refused {
+			return DropNATReply
 		}
-		rewrite.Forward(&k.Frame, in) // the error quotes the packet as routing left it
+		return Pass
+	}
+	k.Reply = true
+	if v := p.routed(k); v != Forward {
+		return v
+	}
+	if calls && p.callOut(b, at, caller) {
+		return k.Verdict
+	}
+	if refused {
+		rewrite.Forward(&k.Frame, in) // the kernel quotes the packet as it would have left
 		return DropNATReply
 	}
+	k.Reply = false
 	return Pass
 }
 
-// scheduleNew gives k a new connection to a server of svc, and its verdict if
-// there is none (K-PATH-6, K-PROTO-*).
-func (p *Pipeline) scheduleNew(b *Batch, at int, svc *lb.Service) Verdict {
-	k := &b.Pkts[at]
-	in := &k.Info
-	sysctl := &p.snap.Sysctl
+// opening says whether a packet may begin a connection (K-PROTO-*).
+func (p *Pipeline) opening(in *packet.Info) bool {
 	switch in.Proto {
 	case packet.ProtoTCP:
-		if in.TCPFlags&packet.RST != 0 || in.TCPFlags&packet.SYN == 0 && sysctl.SloppyTCP == 0 {
-			return Pass
-		}
+		return in.TCPFlags&packet.RST == 0 && (in.TCPFlags&packet.SYN != 0 || p.snap.Sysctl.SloppyTCP != 0)
 	case packet.ProtoSCTP:
-		if in.Event == packet.EventAbort || in.Event != packet.EventInit && sysctl.SloppySCTP == 0 {
-			return Pass
-		}
+		return in.Event == packet.EventInit || in.Event != packet.EventAbort && p.snap.Sysctl.SloppySCTP != 0
 	}
-	if p.defence.dropsPacket() {
+	return true
+}
+
+// scheduleNew gives the packet at place at of b, asking for what in says, a new
+// connection to a server of svc: Forward. Otherwise it returns the packet's
+// verdict (K-PATH-6).
+func (p *Pipeline) scheduleNew(b *Batch, at int, in *packet.Info, svc *lb.Service) Verdict {
+	k := &b.Pkts[at]
+	switch {
+	case !quotes(k) && !p.opening(in):
+		return Pass
+	case p.defence.dropsPacket():
 		return DropDefence
-	}
-	if svc.Mark == 0 && in.SrcPort == ftpDataPort && in.Proto != packet.ProtoSCTP {
+	case in.SrcPort == ftpDataPort:
 		return Pass // K-CONN-12
+	case svc.Persistence != nil:
+		return p.schedulePersistent(b, at, in, svc)
+	case svc.Mark == 0 && in.DstPort != svc.Port:
+		return p.leave(b, at, in, svc) // K-SVC-6: port 0 wants persistence
 	}
-	if svc.Persistence != nil {
-		return p.schedulePersistent(b, at, svc)
-	}
-	if svc.Mark == 0 && in.DstPort != svc.Port {
-		return p.leave(k, svc) // K-SVC-6: port 0 wants persistence
-	}
-	id := p.pick(k, svc)
+	id := p.pick(k, in, svc)
 	if id == lb.NoReal {
-		return p.leave(k, svc)
+		return p.leave(b, at, in, svc)
 	}
 	port := p.snap.Reals[id].Port
 	if port == 0 {
 		port = in.DstPort
 	}
-	return p.connect(b, at, svc, id, port, 0)
+	return p.connect(b, at, in, svc, id, port, 0)
 }
 
 // pick has svc's scheduler choose a server for k; lb.NoReal: there is none.
-func (p *Pipeline) pick(k *Packet, svc *lb.Service) uint32 {
-	in := &k.Info
+func (p *Pipeline) pick(k *Packet, in *packet.Info, svc *lb.Service) uint32 {
 	p.random = p.random*6364136223846793005 + 1442695040888963407 // Knuth's MMIX generator
 	p.query = sched.Query{
 		Client: in.Src, Dest: in.Dst, ClientPort: in.SrcPort, DestPort: in.DstPort, Proto: in.Proto,
 		Now: p.now, Random: bits.ReverseBytes64(p.random),
+	}
+	if quotes(k) {
+		p.query.Dest = in.Src // the kernel's dh, lblc and lblcr look at the quote as it stands (K-SCH-DH)
 	}
 	at := p.scheds[svc.Slot].Pick(&p.query, p.snap)
 	if at < 0 {
@@ -128,66 +172,84 @@ func (p *Pipeline) pick(k *Packet, svc *lb.Service) uint32 {
 	return svc.Dests[at].ID
 }
 
-// leave is the verdict when no server is available (K-PATH-6).
-func (p *Pipeline) leave(k *Packet, svc *lb.Service) Verdict {
-	if svc.Port == ftpPort && k.Info.DstPort != ftpPort && svc.Mark == 0 {
+// leave is what becomes of a packet when no server is available (K-PATH-6). An
+// ICMP error is not answered with another.
+func (p *Pipeline) leave(b *Batch, at int, in *packet.Info, svc *lb.Service) Verdict {
+	if svc.Mark != 0 && p.snap.Sysctl.CacheBypass != 0 && !quotes(&b.Pkts[at]) {
+		// To be bypassed it has to be of the world, and to have a way there. The
+		// kernel sees the first alone, but knows each address of the host's.
+		switch p.hops.Lookup(&in.Dst).State {
+		case nexthop.Reachable, nexthop.Unresolved:
+			return p.connect(b, at, in, svc, lb.NoReal, 0, 0)
+		}
+	}
+	if svc.Port == ftpPort && in.DstPort != ftpPort {
 		return Pass
 	}
 	return DropNoServer
 }
 
-// connect makes the connection of k to port of real server id, under the
-// template that control names (0: none), and counts k on it.
-func (p *Pipeline) connect(b *Batch, at int, svc *lb.Service, id uint32, port uint16, control conn.ID) Verdict {
-	k, in := &b.Pkts[at], &b.Pkts[at].Info
-	real := &p.snap.Reals[id]
+// connect makes the connection of the packet at place at of b, asking for what
+// in says, to port of real server id, under the template that control names
+// (0: none). lb.NoReal: it bypasses the service.
+func (p *Pipeline) connect(b *Batch, at int, in *packet.Info, svc *lb.Service, id uint32, port uint16, control conn.ID) Verdict {
+	k := &b.Pkts[at]
 	c := conn.Conn{
 		Client: in.Src, Virtual: in.Dst, ClientPort: in.SrcPort, VirtualPort: in.DstPort,
 		RealPort: port, Proto: in.Proto, Real: id, Control: control,
-		Flags: conn.Inactive | conn.Flags(real.Forward), Stamp: p.now, Timeout: conn.InitialTicks,
+		Flags: conn.Flags(lb.Bypass), Stamp: p.now, Timeout: conn.InitialTicks,
 	}
-	if real.Forward != lb.NAT {
-		c.Flags |= conn.NoOutput
+	if id != lb.NoReal {
+		c.Flags = conn.Inactive | conn.Flags(p.snap.Reals[id].Forward)
+		if !isNAT(&c) {
+			c.Flags |= conn.NoOutput
+		}
 	}
 	if in.Family == 6 {
 		c.Flags |= conn.V6
 	}
-	cp := &b.once[at]
 	if svc.OnePacket && in.Proto == packet.ProtoUDP {
 		c.Flags |= conn.OnePacket // freed right after the packet (K-CONN-8)
-		*cp, k.once = c, true
-	} else {
-		if k.conn = p.insert(&c, real); k.conn == 0 {
-			return DropTableFull
-		}
-		cp = p.conns.At(k.conn)
-		row := p.rows.Real(id)
-		row.Inactive.Add(1)
-		row.Refs.Add(1)
-		p.snap.Bound(id)
-		p.added = true
+		b.once[at], k.once = c, true
+	} else if k.conn = p.insert(&c); k.conn == 0 {
+		return DropTableFull
 	}
-	p.rows.Real(id).Conns++
-	p.rows.Service(svc.Slot).Conns++
-	p.track(k, cp)
+	p.added = p.added || !k.once
+	if id != lb.NoReal {
+		p.bind(id, k.once)
+		p.rows.Real(id).Conns++
+		p.rows.Service(svc.Slot).Conns++
+	}
 	return Forward
 }
 
-// insert puts c into the table, by its server's key too if it is NAT.
-func (p *Pipeline) insert(c *conn.Conn, real *lb.Real) conn.ID {
-	id, _ := p.conns.Insert(c, p.serverKey(c, &real.Addr))
-	return id
+// bind counts a new connection on its server; one of a packet counts for a
+// moment, in which it may overload the server and not relieve it (K-DST-7).
+func (p *Pipeline) bind(id uint32, once bool) {
+	if once && p.snap.Reals[id].Upper == 0 {
+		return
+	}
+	row := p.rows.Real(id)
+	row.Inactive.Add(1)
+	p.snap.Bound(id)
+	if once {
+		row.Inactive.Add(-1)
+		p.snap.Unbound(id)
+	} else {
+		row.Refs.Add(1)
+	}
 }
 
-// serverKey returns the key by which replies from the server at addr find c, in
-// scratch memory; nil if c is not NAT.
-func (p *Pipeline) serverKey(c *conn.Conn, addr *flow.Addr) *flow.Key {
-	if !isNAT(c) {
-		return nil
+// insert puts c into the table, by its server's key too if it is NAT.
+func (p *Pipeline) insert(c *conn.Conn) conn.ID {
+	var server *flow.Key
+	if isNAT(c) {
+		p.replyKey = flow.Key{
+			Client: c.Client, Local: p.snap.Reals[c.Real].Addr, ClientPort: c.ClientPort, LocalPort: c.RealPort,
+			Proto: c.Proto, Side: flow.ServerSide,
+		}
+		server = &p.replyKey
 	}
-	p.replyKey = flow.Key{
-		Client: c.Client, Local: *addr, ClientPort: c.ClientPort, LocalPort: c.RealPort,
-		Proto: c.Proto, Side: flow.ServerSide,
-	}
-	return &p.replyKey
+	id, _ := p.conns.Insert(c, server)
+	return id
 }

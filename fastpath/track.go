@@ -3,33 +3,35 @@ package fastpath
 import (
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/fastpath/packet"
+	"github.com/sluice-lb/sluice/fastpath/rewrite"
 	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 )
 
 // request accounts a packet from the client on its connection (K-PATH-3,
-// steps 8 to 12), or schedules it anew if the connection's time is over.
+// steps 8 to 12), or schedules it anew if the connection's time is over. The old
+// connection still counts then until the next tick, as in the kernel.
 func (p *Pipeline) request(b *Batch, at int) {
 	k := &b.Pkts[at]
 	c := p.conns.At(k.conn)
-	if p.reusable(k, c) {
-		p.rewrite(b, b.cur) // packets before this one still need the connection
-		p.expireNow(k.conn)
-		p.miss(b, at)
-		return
-	}
-	if c.Real != lb.NoReal && !p.snap.Reals[c.Real].Available {
-		if p.snap.Sysctl.ExpireNoDestConn == 0 {
-			k.Verdict = DropServerGone // until it returns or the timer ends (K-CONN-10)
-			return
+	switch {
+	case p.reusable(k, c):
+		if p.conns.Held(k.conn) == 0 {
+			p.expireSoon(k.conn)
 		}
-		p.rewrite(b, b.cur) // packets before this one still need the connection
-		p.expireNow(k.conn)
-		p.miss(b, at)
+	case c.Real == lb.NoReal || p.snap.Reals[c.Real].Available:
+		p.track(k, c)
 		return
+	case p.snap.Sysctl.ExpireNoDestConn == 0:
+		k.Verdict = DropServerGone // until it returns or the timer ends (K-CONN-10)
+		return
+	default:
+		p.expireSoon(k.conn)
 	}
-	p.track(k, c)
+	p.replaced = true
+	p.miss(b, at)
+	p.countAnswer(k, c, k.Verdict)
 }
 
 // track counts a request on c and moves its state.
@@ -43,6 +45,9 @@ func (p *Pipeline) track(k *Packet, c *conn.Conn) {
 // response accounts a packet from the server (K-PATH-4).
 func (p *Pipeline) response(k *Packet, c *conn.Conn) {
 	k.real, k.Hop = c.Real, p.hops.Lookup(&c.Client)
+	if k.Own {
+		rewrite.Keep(&k.Frame, &k.Info)
+	}
 	if k.Verdict = p.routed(k); k.Verdict != Forward {
 		return // routing comes before IPVS on this way: nothing is counted
 	}
@@ -53,10 +58,8 @@ func (p *Pipeline) response(k *Packet, c *conn.Conn) {
 // routed is the verdict of routing on a reply.
 func (p *Pipeline) routed(k *Packet) Verdict {
 	switch k.Hop.State {
-	case nexthop.NoRoute, nexthop.Blackhole:
-		return DropNoRoute
-	case nexthop.Local:
-		return Pass // the director itself is the client
+	case nexthop.NoRoute, nexthop.Blackhole, nexthop.Local:
+		return Pass // the host's routing answers or drops it, or the director itself is the client
 	}
 	if k.Info.TTL <= 1 {
 		return DropTTL
@@ -68,10 +71,14 @@ func (p *Pipeline) routed(k *Packet) Verdict {
 // count adds k to the counters of its server and service (K-STAT-1): IP bytes
 // as received, in either direction.
 func (p *Pipeline) count(k *Packet, real uint32, out bool) {
+	p.tally(real, out, uint64(k.Info.End-k.Info.L3))
+}
+
+// tally counts a packet of that many bytes.
+func (p *Pipeline) tally(real uint32, out bool, bytes uint64) {
 	if real == lb.NoReal || !p.snap.Reals[real].Available {
 		return
 	}
-	bytes := uint64(k.Info.End - k.Info.L3)
 	row, svc := p.rows.Real(real), p.rows.Service(p.snap.Reals[real].Service)
 	if out {
 		row.OutPackets++
@@ -89,20 +96,17 @@ func (p *Pipeline) count(k *Packet, real uint32, out bool) {
 // transition moves c to the state that k's event leads to and re-arms its
 // timer (section 1.7). In the usual case, no change, that is one store.
 func (p *Pipeline) transition(k *Packet, c *conn.Conn) {
-	dir := conn.Input
-	switch {
-	case k.Reply:
-		dir = conn.Output
-		c.Flags &^= conn.NoOutput // a reply was seen after all
-	case c.Flags&conn.NoOutput != 0:
-		dir = conn.InputOnly
-	}
 	state := c.State
 	switch c.Proto {
 	case packet.ProtoTCP:
-		state = conn.NextTCP(p.defence.secure, dir, state, k.Info.Event)
+		state = conn.NextTCP(p.defence.secure, direction(k, c), state, k.Info.Event)
 	case packet.ProtoSCTP:
-		state = conn.NextSCTP(dir, state, k.Info.Event)
+		state = conn.NextSCTP(direction(k, c), state, k.Info.Event)
+	default:
+		if k.Info.Proto != packet.ProtoUDP {
+			c.Stamp = p.now // AH and ESP know no state: the timeout stays, too
+			return
+		}
 	}
 	if state != c.State {
 		p.recount(c, state)
@@ -122,6 +126,18 @@ func (p *Pipeline) transition(k *Packet, c *conn.Conn) {
 	default:
 		c.Stamp = p.now
 	}
+}
+
+// direction is the way of k on its connection c.
+func direction(k *Packet, c *conn.Conn) conn.Direction {
+	switch {
+	case k.Reply:
+		c.Flags &^= conn.NoOutput // a reply was seen after all
+		return conn.Output
+	case c.Flags&conn.NoOutput != 0:
+		return conn.InputOnly
+	}
+	return conn.Input
 }
 
 // recount moves c between its server's active and inactive connections when
@@ -180,7 +196,7 @@ func opens(k *Packet) bool {
 func (p *Pipeline) Expire(now clock.Ticks, budget int) (more bool) {
 	p.now = now
 	more = p.conns.Advance(now, budget, p.expireOne)
-	if p.sweep != 0 {
+	if p.sweep != 0 && int32(now-p.sweepAt) >= 0 {
 		p.sweepGone(budget)
 		more = more || p.sweep != 0
 	}
@@ -193,8 +209,8 @@ func (p *Pipeline) Expire(now clock.Ticks, budget int) (more bool) {
 func (p *Pipeline) sweepGone(budget int) {
 	gone := func(c *conn.Conn) bool { return c.Real != lb.NoReal && !p.snap.Reals[c.Real].Available }
 	p.sweep = p.conns.Scan(p.sweep, budget, func(id conn.ID, c *conn.Conn) {
-		if gone(c) {
-			p.expireNow(id)
+		if gone(c) && p.conns.Held(id) == 0 {
+			p.remove(id)
 		}
 	})
 	if p.sweep == 0 && p.worker == 0 {
@@ -210,18 +226,14 @@ func (p *Pipeline) sweepGone(budget int) {
 // controls others (K-CONN-6, K-CONN-13).
 func (p *Pipeline) expire(id conn.ID) clock.Ticks {
 	if p.conns.Held(id) > 0 {
-		return p.conns.At(id).Timeout
+		return conn.HeldTicks
 	}
 	p.remove(id)
 	return 0
 }
 
-// expireNow ends a connection before its time, unless it controls others.
-func (p *Pipeline) expireNow(id conn.ID) {
-	if p.conns.Held(id) == 0 {
-		p.remove(id)
-	}
-}
+// expireSoon has the timer of a connection fire at the next tick.
+func (p *Pipeline) expireSoon(id conn.ID) { p.conns.SetTimeout(id, 1, p.now) }
 
 // remove takes a connection off its server's counts and out of the table.
 func (p *Pipeline) remove(id conn.ID) {
@@ -238,5 +250,4 @@ func (p *Pipeline) remove(id conn.ID) {
 	}
 	p.release(c)
 	p.conns.Delete(id)
-	p.removed = true
 }

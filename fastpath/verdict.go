@@ -36,7 +36,8 @@ const (
 	DropServerGone      // the connection's server was removed (K-CONN-10)
 	DropTableFull       // connections.max is reached
 	DropDefence         // drop_packet is at work (K-DEF-3)
-	DropLocalServer     // NAT to a server that is the director itself, which is not done yet
+	DropLocalServer     // to a server that is the director itself, but by an address nobody outside may use, or from it without a connection (K-PATH-9)
+	DropNoCallID        // the persistence engine finds no Call-ID in it (K-PE-2)
 	DropSmallMTU        // the way to the server has less than IP's smallest MTU (K-FWD-MTU)
 	DropHeadroom        // no room in the frame for a tunnel's header
 	DropLinkDown        // the outgoing interface is down or not one of the node's
@@ -54,7 +55,7 @@ var names = [Verdicts]string{
 	DropTruncated: "truncated", DropMalformed: "malformed", DropIPChecksum: "ip_checksum",
 	DropICMPChecksum: "icmp_checksum", DropOtherHost: "other_host", DropFragment: "fragment",
 	DropNoFragmentation: "needs_fragmentation", DropServerGone: "server_gone", DropTableFull: "table_full",
-	DropDefence: "drop_packet", DropLocalServer: "local_server", DropSmallMTU: "small_mtu", DropHeadroom: "no_headroom",
+	DropDefence: "drop_packet", DropLocalServer: "local_server", DropNoCallID: "no_call_id", DropSmallMTU: "small_mtu", DropHeadroom: "no_headroom",
 	DropLinkDown: "link_down", DropTxFull: "tx_full", DropInboxFull: "inbox_full", DropSlowFull: "slow_path_full",
 }
 

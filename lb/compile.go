@@ -21,6 +21,7 @@ type compiler struct {
 	slots    []*Service
 	reals    []Real
 	freed    struct{ slots, ids []uint32 } // the longest free first
+	leaving  []uint32                      // slots to free: the current snapshot may have services there
 	rows     []*Rows                       // by worker
 	overload []*[chunkRows]atomic.Bool
 
@@ -58,9 +59,11 @@ func (c *compiler) takeSlot() (slot uint32, born uint64) {
 	return slot, c.born
 }
 
+// freeSlot empties a slot. Others get it only after a snapshot in which it is
+// empty, so that workers never take a service for another of the same key.
 func (c *compiler) freeSlot(slot uint32) {
 	c.slots[slot] = nil
-	c.freed.slots = append(c.freed.slots, slot)
+	c.leaving = append(c.leaving, slot)
 }
 
 // takeID returns an ID for a new real server.
@@ -143,6 +146,7 @@ func (d *Director) publish() {
 		d.rows[i] = rows.withRoom(len(d.slots), len(d.reals))
 	}
 	s.rows = slices.Clone(d.rows)
+	d.freed.slots, d.leaving = append(d.freed.slots, d.leaving...), d.leaving[:0]
 	d.changed, d.realsChanged, d.servicesMoved, d.serversMoved, d.marksMoved = false, false, false, false, false
 	d.published.Store(s)
 }

@@ -167,7 +167,7 @@ func TestApplyOwnSpec(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	d := NewDirector(1)
 	must(t, d.AddService(ServiceSpec{Key: www, Persistence: &Persistence{Timeout: time.Second}, Servers: []RealSpec{
-		{Key: RealKey{Addr: ip("10.1.0.1")}},                             // the service's port
+		{Key: RealKey{Addr: ip("10.1.0.1")}},                             // the packet's port
 		{Key: RealKey{ip("10.1.0.2"), 8080}, Forward: DR},                // DR does not touch ports
 		{Key: RealKey{ip("10.1.0.3"), 8080}, Forward: TUN},               // nor does TUN
 		{Key: RealKey{ip("10.1.0.4"), 8080}, Tunnel: Tunnel{Type: GRE}},  // no tunnel without TUN
@@ -178,7 +178,7 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("service %+v", s)
 	}
 	for i, want := range []RealSpec{
-		{Key: RealKey{ip("10.1.0.1"), 80}},
+		{Key: RealKey{ip("10.1.0.1"), 0}},
 		{Key: RealKey{ip("10.1.0.2"), 80}, Forward: DR},
 		{Key: RealKey{ip("10.1.0.3"), 80}, Forward: TUN},
 		{Key: RealKey{ip("10.1.0.4"), 8080}},
@@ -193,10 +193,15 @@ func TestDefaults(t *testing.T) {
 		{Key: RealKey{Addr: ip("10.1.0.1")}}, // NAT: the packet's port
 		{Key: RealKey{ip("10.1.0.2"), 8080}}, // NAT: this port
 		{Key: RealKey{ip("10.1.0.3"), 8080}, Forward: DR},
+		{Key: RealKey{ip("10.1.0.3"), 8081}, Forward: DR}, // another one
+		{Key: RealKey{ip("10.1.0.4"), 8080}, Forward: TUN},
+		{Key: RealKey{Addr: ip("10.1.0.4")}, Forward: TUN},
 	}}))
-	for i, want := range []uint16{0, 8080, 0} {
-		if got := d.Spec().Services[1].Servers[i].Key.Port; got != want {
-			t.Errorf("server %d of a mark service has port %d, want %d", i+1, got, want)
+	compiled := d.Current().Services[1].Dests
+	for i, want := range []uint16{0, 8080, 8080, 8081, 8080, 0} {
+		dest := compiled[len(compiled)-1-i]
+		if got := d.Spec().Services[1].Servers[i].Key.Port; got != want || dest.Port != want || d.Current().Reals[dest.ID].Port != want {
+			t.Errorf("server %d of a mark service has port %d, compiled %d, want %d", i+1, got, dest.Port, want)
 		}
 	}
 	for key, want := range map[ServiceKey]string{
@@ -268,6 +273,16 @@ func TestRefusals(t *testing.T) {
 		{"delete no server", func(d *Director) error { return d.DeleteReal(www, at("10.1.0.9")) }, ErrNoReal, "No such destination", 255},
 		{"weight", server(RealSpec{Key: at("10.1.0.9"), Weight: -1}), ErrWeight, "illegal weight specified", 2},
 		{"thresholds", server(RealSpec{Key: at("10.1.0.9"), Upper: 5, Lower: 9}), ErrRange, "Numerical result out of range", 255},
+		{"thresholds before the address", server(RealSpec{Key: at("224.0.0.1"), Upper: 5, Lower: 9}), ErrRange, "", 255},
+		{"thresholds before the server's being there", server(RealSpec{Key: RealKey{ip("10.1.0.1"), 8080}, Lower: 9}), ErrRange, "", 255},
+		{"thresholds before no server", func(d *Director) error { return d.EditReal(www, RealSpec{Key: at("10.1.0.9"), Lower: 9}) }, ErrRange, "", 255},
+		{"no server before its address", func(d *Director) error { return d.EditReal(www, RealSpec{Key: at("224.0.0.1")}) }, ErrNoReal, "", 255},
+		{"no service before the scheduler", func(d *Director) error {
+			return d.EditService(ServiceSpec{Key: tcp("10.0.0.9", 80), Scheduler: "bogus"})
+		}, ErrNoService, "", 255},
+		{"service twice before the scheduler", func(d *Director) error { return d.AddService(ServiceSpec{Key: www, Scheduler: "bogus"}) }, ErrServiceExists, "", 255},
+		{"no address", server(RealSpec{}), ErrInvalid, "", 255},
+		{"multicast server of a spec", one(func(s *ServiceSpec) { s.Servers = servers("224.0.0.1:80") }), ErrInvalid, "", 255},
 		{"multicast server", server(RealSpec{Key: at("224.0.0.1")}), ErrInvalid, "Invalid operation.  Possibly wrong module version, address not unicast, ...", 255},
 		{"broadcast server", server(RealSpec{Key: at("255.255.255.255")}), ErrInvalid, "", 255},
 		{"link-local server", server(RealSpec{Key: at("fe80::1"), Forward: TUN}), ErrInvalid, "", 255},
@@ -383,7 +398,7 @@ func TestUnchangedServicesAreShared(t *testing.T) {
 	if c.Services[0].Name != "web" || b.Services[0].Name != "www" {
 		t.Error("names")
 	}
-	must(t, d.EditReal(www, servers("10.1.0.4:8080")[0]))
+	must(t, d.EditService(ServiceSpec{Key: www, Scheduler: "rr"}))
 	if d.Current() != c {
 		t.Error("an edit that changes nothing was published")
 	}

@@ -63,29 +63,32 @@ func (d *Director) onService(o *op) {
 	case add:
 		svc := &service{byKey: map[RealKey]*server{}}
 		svc.slot, svc.born = d.takeSlot()
-		svc.set(o.service)
-		svc.bind(nil)
+		d.setService(svc, o.service)
+		svc.bind()
 		d.byKey[key] = svc
 		d.services = append(d.services, svc)
 		d.servicesMoved = true
 	case edit:
 		svc := d.byKey[key]
 		was := svc.spec.Scheduler
-		svc.set(o.service)
+		d.setService(svc, o.service)
 		if was != svc.spec.Scheduler {
-			svc.bind(svc.compiled.Dests)
+			svc.bind()
 		}
 	case remove:
 		svc := d.byKey[key]
 		delete(d.byKey, key)
+		d.unname(svc)
 		d.services = slices.DeleteFunc(d.services, func(s *service) bool { return s == svc })
 		d.freeSlot(svc.slot)
 		d.servicesMoved = true
 	}
 }
 
-// set gives the service its spec, servers aside.
-func (svc *service) set(s *ServiceSpec) {
+// setService gives the service its spec, servers aside.
+func (d *Director) setService(svc *service, s *ServiceSpec) {
+	d.unname(svc)
+	d.byName[s.Name] = svc
 	svc.spec = *s
 	svc.spec.Servers = nil
 	svc.flags, _ = sched.ParseFlags(s.Scheduler, s.SchedulerFlags) // they have been checked
@@ -95,9 +98,17 @@ func (svc *service) set(s *ServiceSpec) {
 	svc.edited = true
 }
 
+// unname gives the service's name back, unless another has taken it already:
+// a spec may exchange names.
+func (d *Director) unname(svc *service) {
+	if d.byName[svc.spec.Name] == svc {
+		delete(d.byName, svc.spec.Name)
+	}
+}
+
 // bind gives the service a fresh scheduler, over the servers it has.
-func (svc *service) bind(dests []sched.Dest) {
-	svc.plan = sched.Plan(svc.spec.Scheduler, svc.flags, dests, nil)
+func (svc *service) bind() {
+	svc.plan = sched.Plan(svc.spec.Scheduler, svc.flags, svc.dests(), nil)
 }
 
 // onServer does an operation on a real server of svc.
@@ -165,6 +176,7 @@ func (d *Director) Collect(now time.Duration, refs func(real uint32) int) {
 		refs = d.Current().Refs
 	}
 	var freed []uint32
+	of := map[ServiceKey][]uint32{} // freed, by service
 	for id, r := range d.trash {
 		switch {
 		case refs(r.id) > 0:
@@ -174,11 +186,14 @@ func (d *Director) Collect(now time.Duration, refs func(real uint32) int) {
 		case now-r.idleSince >= trashPeriod:
 			delete(d.trash, id)
 			freed = append(freed, r.id)
+			of[id.service] = append(of[id.service], r.id)
 		}
 	}
 	slices.Sort(freed) // the order of a map would make runs differ
-	for _, svc := range d.services {
-		sched.Forget(svc.plan, freed)
+	for key, ids := range of {
+		if svc := d.byKey[key]; svc != nil {
+			sched.Forget(svc.plan, ids)
+		}
 	}
 	d.freeIDs(freed)
 	if now-d.swept >= sweepPeriod {

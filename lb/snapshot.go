@@ -68,7 +68,7 @@ type Real struct {
 	ID           uint32 // NoReal: nobody has this ID now
 	Service      uint32 // slot; NoService once it was removed
 	Addr         flow.Addr
-	Port         uint16 // 0: keep the packet's (mark services)
+	Port         uint16 // 0: keep the packet's
 	Forward      Forward
 	Available    bool // false: removed, or its service was (K-SVC-8)
 	V6           bool

@@ -9,6 +9,7 @@
 package lb
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -36,6 +37,11 @@ type Spec struct {
 
 // Timeouts are those of ipvsadm --set; 0 keeps the default.
 type Timeouts struct{ TCP, TCPFin, UDP time.Duration }
+
+// With returns t with those of over that are not 0.
+func (t Timeouts) With(over Timeouts) Timeouts {
+	return Timeouts{TCP: cmp.Or(over.TCP, t.TCP), TCPFin: cmp.Or(over.TCPFin, t.TCPFin), UDP: cmp.Or(over.UDP, t.UDP)}
+}
 
 // ServiceKey is what tells one virtual service from another: protocol,
 // address and port, or a firewall mark and a family.
@@ -74,7 +80,7 @@ type Persistence struct {
 
 // RealSpec is one real server of a service.
 type RealSpec struct {
-	Key          RealKey // port 0: the service's
+	Key          RealKey // port 0: the packet's own, in a service with a port too; DR and TUN servers of that have its port
 	Weight       int32
 	Forward      Forward
 	Tunnel       Tunnel // if Forward is TUN

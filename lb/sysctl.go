@@ -48,3 +48,26 @@ func DefaultSysctl() Sysctl {
 		RunEstimation:   1,
 	}
 }
+
+// Ignored names the tunables that are not at their defaults although nothing
+// here heeds them, sorted, so that no operator believes in one that does
+// nothing. What they are about is the kernel's own: connection tracking, the
+// routing of translated replies, packets that come out of the kernel's tunnels,
+// and the cost of its estimators.
+func (s *Sysctl) Ignored() (names []string) {
+	def := DefaultSysctl()
+	for _, t := range []struct {
+		name    string
+		is, was int
+	}{
+		{"conntrack", s.Conntrack, def.Conntrack},
+		{"ignore_tunneled", s.IgnoreTunneled, def.IgnoreTunneled},
+		{"run_estimation", s.RunEstimation, def.RunEstimation},
+		{"snat_reroute", s.SNATReroute, def.SNATReroute},
+	} {
+		if t.is != t.was {
+			names = append(names, t.name)
+		}
+	}
+	return names
+}

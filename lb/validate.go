@@ -73,8 +73,14 @@ func (s *ServiceSpec) normal() (ServiceSpec, error) {
 	seen := make(map[RealKey]bool, len(s.Servers))
 	for i := range s.Servers {
 		real, err := s.Servers[i].normal(n.Key)
-		if err == nil && seen[real.Key] {
-			err = fmt.Errorf("server %s: %w", real.Key, ErrRealExists)
+		if err == nil {
+			err = real.checkAddress()
+			if seen[real.Key] {
+				err = ErrRealExists
+			}
+			if err != nil {
+				err = fmt.Errorf("server %s: %w", real.Key, err)
+			}
 		}
 		seen[real.Key] = true
 		errs = append(errs, err)
@@ -138,13 +144,14 @@ func (p *Persistence) fill(v6 bool) error {
 	return nil
 }
 
-// normal returns r as a server of the service k, every default filled in. DR
-// and TUN do not touch ports, so their servers have the service's, whatever
-// was asked; a server of a mark service may have port 0, the packet's own.
+// normal returns r as a server of the service k, every default filled in, its
+// address unchecked. DR and TUN do not touch ports, so their servers have the
+// service's, whatever was asked, as ipvsadm has it; those of a mark service,
+// which has none, keep their own.
 func (r *RealSpec) normal(k ServiceKey) (RealSpec, error) {
 	n := *r
 	n.Key.Addr = r.Key.Addr.Unmap()
-	if n.Forward != NAT || n.Key.Port == 0 {
+	if n.Forward != NAT && k.Mark == 0 {
 		n.Key.Port = k.Port
 	}
 	if n.Forward != TUN {
@@ -156,14 +163,12 @@ func (r *RealSpec) normal(k ServiceKey) (RealSpec, error) {
 	return n, nil
 }
 
+// check finds the first fault in the kernel's order (K-DST-3).
 func (r *RealSpec) check(k ServiceKey) error {
-	a := r.Key.Addr
-	switch {
-	case !unicast(a) || a.Is6() && a.IsLinkLocalUnicast(): // K-DST-3, K-PROTO-V6
-		return ErrInvalid
+	switch a := r.Key.Addr; {
 	case r.Forward != NAT && r.Forward != TUN && r.Forward != DR:
 		return fmt.Errorf("%w: forwarding method %s", ErrInvalid, r.Forward)
-	case a.Is6() != k.Is6() && r.Forward != TUN:
+	case a.IsValid() && a.Is6() != k.Is6() && r.Forward != TUN:
 		return ErrFamily // K-PROTO-MIX
 	case r.Weight < 0:
 		return ErrWeight
@@ -171,6 +176,14 @@ func (r *RealSpec) check(k ServiceKey) error {
 		return fmt.Errorf("%w: lower threshold %d, upper %d", ErrRange, r.Lower, r.Upper)
 	}
 	return r.Tunnel.check()
+}
+
+// checkAddress is what the kernel looks at last, and of new servers only.
+func (r *RealSpec) checkAddress() error {
+	if a := r.Key.Addr; !unicast(a) || a.Is6() && a.IsLinkLocalUnicast() { // K-DST-3, K-PROTO-V6
+		return ErrInvalid
+	}
+	return nil
 }
 
 // check holds t to what ipvsadm allows (K-FWD-TUN-FLAGS).

@@ -16,13 +16,17 @@ const perTurn = 256
 // ConnRow is a copy of one connection.
 type ConnRow struct {
 	conn.Conn
-	Server  flow.Addr     // the real server's address
-	Expires time.Duration // until its timer fires
+	Server             flow.Addr     // the real server's address; 0.0.0.0 or :: of a connection without one
+	Expires            time.Duration // until its timer fires
+	Engine, EngineData string        // of a template by a persistence engine: "sip" and the Call-ID
 }
 
 // row copies a connection to a server of s.
 func (w *Worker) row(s *lb.Snapshot, c *conn.Conn) ConnRow {
 	r := ConnRow{Conn: *c}
+	if c.Flags&conn.V6 == 0 {
+		r.Server = flow.From4([4]byte{})
+	}
 	if c.Real != lb.NoReal && int(c.Real) < len(s.Reals) {
 		r.Server = s.Reals[c.Real].Addr
 	}
@@ -50,8 +54,12 @@ func (w *Worker) Templates(visit func(*ConnRow) bool) {
 	for stripe := range conn.Stripes {
 		for next, more := conn.ID(0), true; more; more = next != 0 {
 			rows = rows[:0]
-			next = w.Config.Templates.ScanStripe(stripe, next, perTurn, func(_ conn.ID, c *conn.Conn) {
-				rows = append(rows, w.row(snap, c))
+			next = w.Config.Templates.ScanStripe(stripe, next, perTurn, func(s *conn.Stripe, id conn.ID, c *conn.Conn) {
+				r := w.row(snap, c)
+				if call := s.Call(id); len(call) > 0 {
+					r.Engine, r.EngineData, r.ClientPort = "sip", string(call), 0 // the port is the Call-ID's tag
+				}
+				rows = append(rows, r)
 			})
 			for i := range rows {
 				if !visit(&rows[i]) {

@@ -96,7 +96,7 @@ func New(c Config) (*Worker, error) {
 // or more is left to do.
 func (w *Worker) Turn() (busy bool) {
 	now := clock.TicksAt(w.Clock.Now()) // the clock is read once a turn
-	w.adopt()
+	w.adopt(now)
 	for i, port := range w.Ports {
 		n := port.Receive(w.frames)
 		if n > 0 {
@@ -111,14 +111,14 @@ func (w *Worker) Turn() (busy bool) {
 }
 
 // adopt takes over the services and routes that were published since.
-func (w *Worker) adopt() {
+func (w *Worker) adopt(now clock.Ticks) {
 	if hops := w.Routes.Load(); hops != w.hops {
 		w.hops = hops
 		w.pipe.Routes(hops)
 	}
 	if snap := w.Services.Load(); snap != w.snap {
 		w.snap = snap
-		w.pipe.Adopt(snap)
+		w.pipe.Adopt(snap, now)
 	}
 }
 

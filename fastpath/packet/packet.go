@@ -78,12 +78,12 @@ type Result uint8
 // Results.
 const (
 	Parsed      Result = iota // TCP, UDP or SCTP, whole: all of Info is set
+	IPsec                     // ESP, or AH in IPv4, whole: all of Info but ports (K-PROTO-AH/ESP)
 	NotIP                     // another EtherType, or more than MaxTags tags
 	BadAddress                // a source that no host can have, or an IPv6 address that stands for an IPv4 one: for the host to judge
 	ICMP                      // ICMP or ICMPv6 that reports no error, or none that IPVS relates (K-ICMP-1)
 	ICMPError                 // ICMP or ICMPv6 error; ParseQuoted reads what it quotes
 	Fragment                  // part of a datagram, or an ICMPv6 error behind a fragment header (K-ICMP-1); ports are set if it has them
-	IPsec                     // ESP, or AH in IPv4 (K-PROTO-AH/ESP)
 	OtherProto                // another protocol (K-PROTO-OTHER)
 	Truncated                 // the frame or the datagram ends before its headers do
 	BadHeader                 // a header contradicts itself, or too many extension headers
@@ -103,6 +103,16 @@ func (r Result) String() string {
 		return resultNames[r]
 	}
 	return "unknown"
+}
+
+// FlowProto returns the protocol of the connection that the packet belongs to:
+// its own, or of IPsec's UDP, whose ISAKMP connection it follows
+// (K-PROTO-AH/ESP).
+func (in *Info) FlowProto() uint8 {
+	if in.Proto == ProtoESP || in.Proto == ProtoAH {
+		return ProtoUDP
+	}
+	return in.Proto
 }
 
 // Malformed says whether the host would drop the frame too.

@@ -14,7 +14,7 @@ import (
 // the other family. An ICMPv6 checksum from this side is not verified but made
 // anew, as by the kernel.
 func ICMPIn(f *Frame, in, quoted *packet.Info, real *flow.Addr, rport uint16) bool {
-	if in.Family != quoted.Family || in.Family == 4 && !icmpRight(f, in) {
+	if in.Family != quoted.Family || in.Family == 4 && !ICMPRight(f, in) {
 		return false
 	}
 	translate(f, in, quoted, destination, real, rport)
@@ -26,15 +26,15 @@ func ICMPIn(f *Frame, in, quoted *packet.Info, real *flow.Addr, rport uint16) bo
 // the VIP, and the destination that it quotes, real:rport, virtual:vport
 // (K-ICMP-3). It returns false, with nothing changed, as ICMPIn does.
 func ICMPOut(f *Frame, in, quoted *packet.Info, virtual *flow.Addr, vport uint16) bool {
-	if in.Family != quoted.Family || !icmpRight(f, in) {
+	if in.Family != quoted.Family || !ICMPRight(f, in) {
 		return false
 	}
 	translate(f, in, quoted, source, virtual, vport)
 	return true
 }
 
-// icmpRight says whether the checksum of an ICMP or ICMPv6 message is right.
-func icmpRight(f *Frame, in *packet.Info) bool {
+// ICMPRight says whether the checksum of an ICMP or ICMPv6 message is right.
+func ICMPRight(f *Frame, in *packet.Info) bool {
 	return icmpSum(f.Chunk[f.Off:f.Off+uint32(in.End)], in) == 0
 }
 

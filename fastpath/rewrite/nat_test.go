@@ -315,3 +315,21 @@ func checkAround(t *testing.T, f *Frame, frame []byte, end int) {
 		t.Errorf("padding %x was changed to %x", frame[end:], got)
 	}
 }
+
+// Keep and then a rewriting leave the TTL as it was, whatever it was.
+func TestKeep(t *testing.T) {
+	for _, p := range []packettest.Packet{fromClient.IP4(cip, vip).TCP(1000, 80, 2), fromClient.IP6(cip6, vip6).TCP(1000, 80, 2)} {
+		for ttl := range 256 {
+			f := place(p.TTL(uint8(ttl)).Bytes(), headroom)
+			in := parsed(t, content(f))
+			Keep(f, in)
+			if want := uint8(min(ttl+1, 255)); in.TTL != want {
+				t.Errorf("TTL %d: in says %d, want %d", ttl, in.TTL, want)
+			}
+			Forward(f, in)
+			if d := diff(content(f), p.TTL(uint8(ttl)).Bytes()); d != "" {
+				t.Errorf("TTL %d: %s", ttl, d)
+			}
+		}
+	}
+}

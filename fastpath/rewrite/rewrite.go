@@ -51,6 +51,22 @@ func hop(b []byte, in *packet.Info, addr csum.Change) {
 // (K-FWD-DR).
 func Forward(f *Frame, in *packet.Info) { hop(f.bytes(in), in, 0) }
 
+// Keep takes back beforehand the hop that the next function counts, for a
+// packet that goes to the host's own stack or comes from there.
+func Keep(f *Frame, in *packet.Info) {
+	b := f.bytes(in)
+	if in.TTL < 255 {
+		in.TTL++
+	}
+	if in.Family == 4 {
+		h := packet.IPv4(b[in.L3:])
+		h[8]++
+		h.SetChecksum(csum.Apply(h.Checksum(), csum.Change(0x0100)))
+		return
+	}
+	b[in.L3+7]++
+}
+
 // end says which of a packet's two endpoints is meant; it indexes the ports.
 type end int
 

@@ -24,18 +24,15 @@ type Encap struct {
 	seed flow.Seed // of GUE's source ports
 }
 
-// NewEncap returns how real's packets are wrapped; the zero Encap, of no
-// overhead, if it is not reached by a tunnel. pmtuDisc is the tunable of that
-// name: an outer IPv4 header has DF if the packet in it does. seed keys the
+// NewEncap returns how packets to real are wrapped, if by a tunnel: that its
+// method is another today does not matter, as connections keep theirs. pmtuDisc
+// is the tunable of that name: an outer IPv4 header has DF if the packet in it does. seed keys the
 // source ports of GUE, so that nobody can choose clients that share one.
 //
 // The remote checksum offload of GUE is for packets whose checksum is left to
 // the NIC, which no received packet is: as from the kernel, they get the UDP
 // checksum and no option (K-FWD-TUN-GUE).
 func NewEncap(real *lb.Real, pmtuDisc bool, seed flow.Seed) Encap {
-	if real.Forward != lb.TUN {
-		return Encap{}
-	}
 	e := Encap{
 		Overhead: packet.IPv6Len, kind: real.Tunnel.Type, v4: !real.V6, df: pmtuDisc,
 		sum: real.Tunnel.Checksum != lb.ChecksumNone, port: real.Tunnel.Port, dst: real.Addr, seed: seed,

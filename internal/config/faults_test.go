@@ -77,7 +77,7 @@ func TestFaults(t *testing.T) {
 
 		{"a sysctl out of the kernel's range", "sysctl: {sloppy_tcp: 2}\n", []string{`1: sysctl.sloppy_tcp: 2 is out of range, want 0..1`}},
 		{"yes is no number", "sysctl: {sloppy_tcp: yes}\n", []string{`1: sysctl.sloppy_tcp: text "yes", want a number 0..1`}},
-		{"a sysctl that does nothing yet", "sysctl: {schedule_icmp: 1}\n", []string{`1: sysctl.schedule_icmp: 1 is not supported yet, want 0`}},
+		{"a sysctl that does nothing yet", "sysctl: {backup_only: 1}\n", []string{`1: sysctl.backup_only: 1 is not supported yet, want 0`}},
 		{"out of range is not the same as not supported", "sysctl: {drop_entry: 4}\n", []string{`1: sysctl.drop_entry: 4 is out of range, want 0..3`}},
 		{"what is not supported yet is judged nevertheless", "sysctl: {sync_threshold: [50, 3]}\n", []string{
 			`1: sysctl.sync_threshold: [50 3] is not supported yet, want [3 50]`,
@@ -128,7 +128,6 @@ func TestFaults(t *testing.T) {
 			`2: services[0].persistence.netmask: 64 is out of range for IPv4, want 1..32`,
 		}},
 		{"K-PE-1: SIP over TCP", web("persistence: {engine: sip}"), []string{
-			`2: services[0].persistence.engine: sip is not supported yet, want ""`,
 			`2: services[0].persistence.engine: sip is for udp and fwmark services only, want ""`,
 		}},
 		{"K-CONN-8: one-packet scheduling of TCP", web("one_packet: true"), []string{`2: services[0].one_packet: true is for udp and fwmark services only, want false`}},

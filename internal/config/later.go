@@ -4,19 +4,12 @@ package config
 // index. Such a key is validated like any other and then refused unless it
 // has its default, so that nobody believes in a setting that does nothing.
 var later = map[string]bool{
-	"services[].persistence.engine": true,
-	"helpers.ftp":                   true,
-	"sysctl.conntrack":              true,
-	"sysctl.cache_bypass":           true,
-	"sysctl.schedule_icmp":          true,
-	"sysctl.backup_only":            true,
-	"sysctl.ignore_tunneled":        true,
-	"sysctl.snat_reroute":           true,
-	"sysctl.sync_version":           true,
-	"sysctl.sync_threshold":         true,
-	"sysctl.sync_refresh_period":    true,
-	"sysctl.sync_retries":           true,
-	"sysctl.sync_persist_mode":      true,
-	"sysctl.sync_ports":             true,
-	"sysctl.run_estimation":         true,
+	"helpers.ftp":                true,
+	"sysctl.backup_only":         true,
+	"sysctl.sync_version":        true,
+	"sysctl.sync_threshold":      true,
+	"sysctl.sync_refresh_period": true,
+	"sysctl.sync_retries":        true,
+	"sysctl.sync_persist_mode":   true,
+	"sysctl.sync_ports":          true,
 }

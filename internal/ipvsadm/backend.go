@@ -19,6 +19,9 @@ type Backend interface {
 	AddReal(lb.ServiceKey, lb.RealSpec) error
 	EditReal(lb.ServiceKey, lb.RealSpec) error
 	DeleteReal(lb.ServiceKey, lb.RealKey) error
+	// Batch has do make many changes on the Backend that it is given. Each is
+	// as ever; that they take effect may wait for do's end (-R).
+	Batch(do func(Backend) error) error
 
 	// Zero makes counters and rates begin anew: those of one service and its
 	// servers or, with nil, all (K-STAT-3).

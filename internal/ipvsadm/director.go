@@ -19,7 +19,8 @@ type DirectorBackend struct {
 	Sync     Syncer // nil: there are no synchronisation daemons
 	Frozen   error  // not nil: every change is refused with it
 
-	mu sync.Mutex // one change at a time: SetTimeouts makes one of all there is
+	batch *lb.Operations // of Batch; nil: every change is published at once
+	mu    sync.Mutex     // one change at a time: servers of another family and daemons exclude each other
 }
 
 // Live is what a running node knows beyond its rules.
@@ -48,8 +49,28 @@ func (b *DirectorBackend) change(do func() error) error {
 	return do()
 }
 
-// service returns the service of a key as it is now, nil if there is none.
-func (b *DirectorBackend) service(s *lb.Snapshot, key lb.ServiceKey) *lb.Service {
+// rules returns what changes the director.
+func (b *DirectorBackend) rules() lb.Operations {
+	if b.batch != nil {
+		return *b.batch
+	}
+	return b.Director.Operations
+}
+
+// Batch has do make many changes, which are published together. Changes by
+// others wait for its end.
+func (b *DirectorBackend) Batch(do func(Backend) error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Director.Batch(func(batch lb.Operations) error {
+		return do(&DirectorBackend{
+			Director: b.Director, Live: b.Live, Meter: b.Meter, Sync: b.Sync, Frozen: b.Frozen, batch: &batch,
+		})
+	})
+}
+
+// service returns the service of a key in a snapshot, nil if there is none.
+func service(s *lb.Snapshot, key lb.ServiceKey) *lb.Service {
 	i := slices.IndexFunc(s.Services, func(svc *lb.Service) bool { return svc != nil && svc.Key == key })
 	if i < 0 {
 		return nil
@@ -57,39 +78,25 @@ func (b *DirectorBackend) service(s *lb.Snapshot, key lb.ServiceKey) *lb.Service
 	return s.Services[i]
 }
 
-// AddService adds a service. Of several reasons to refuse one, that it exists
-// is told first, as the kernel has it.
+// AddService adds a service.
 func (b *DirectorBackend) AddService(s lb.ServiceSpec) error {
-	return b.change(func() error {
-		err := b.Director.AddService(s)
-		if err != nil && b.service(b.Director.Current(), s.Key) != nil {
-			return lb.ErrServiceExists
-		}
-		return err
-	})
+	return b.change(func() error { return b.rules().AddService(s) })
 }
 
-// EditService edits a service. Of several reasons to refuse it, that there is
-// no such service is told first, as the kernel has it.
+// EditService edits a service.
 func (b *DirectorBackend) EditService(s lb.ServiceSpec) error {
-	return b.change(func() error {
-		err := b.Director.EditService(s)
-		if err != nil && b.service(b.Director.Current(), s.Key) == nil {
-			return lb.ErrNoService
-		}
-		return err
-	})
+	return b.change(func() error { return b.rules().EditService(s) })
 }
 
 // DeleteService deletes a service with its servers.
 func (b *DirectorBackend) DeleteService(key lb.ServiceKey) error {
-	return b.change(func() error { return b.Director.DeleteService(key) })
+	return b.change(func() error { return b.rules().DeleteService(key) })
 }
 
 // Flush deletes all services.
 func (b *DirectorBackend) Flush() error {
 	return b.change(func() error {
-		b.Director.Flush()
+		b.rules().Flush()
 		return nil
 	})
 }
@@ -98,42 +105,33 @@ func (b *DirectorBackend) Flush() error {
 // family than its service is refused (K-PROTO-MIX).
 func (b *DirectorBackend) AddReal(key lb.ServiceKey, r lb.RealSpec) error {
 	return b.change(func() error {
-		if b.Sync != nil && r.Key.Addr.Is6() != key.Is6() && b.service(b.Director.Current(), key) != nil {
-			if daemons, err := b.Sync.Daemons(); err != nil || len(daemons) > 0 {
+		if b.Sync != nil && r.Key.Addr.Is6() != key.Is6() {
+			daemons, err := b.Sync.Daemons()
+			if (err != nil || len(daemons) > 0) && service(b.rules().Current(), key) != nil {
 				return errors.Join(err, lb.ErrInvalid)
 			}
 		}
-		return b.Director.AddReal(key, r)
+		return b.rules().AddReal(key, r)
 	})
 }
 
-// EditReal edits a server. Of several reasons to refuse it, that the kernel
-// would know no such server is told before those that concern its address.
+// EditReal edits a server.
 func (b *DirectorBackend) EditReal(key lb.ServiceKey, r lb.RealSpec) error {
-	return b.change(func() error {
-		err := b.Director.EditReal(key, r)
-		if errors.Is(err, lb.ErrInvalid) {
-			return lb.ErrNoReal
-		}
-		return err
-	})
+	return b.change(func() error { return b.rules().EditReal(key, r) })
 }
 
-// DeleteReal deletes a server. Port 0 is that of the service, as in AddReal.
+// DeleteReal deletes a server.
 func (b *DirectorBackend) DeleteReal(key lb.ServiceKey, r lb.RealKey) error {
-	if r.Port == 0 {
-		r.Port = key.Port
-	}
-	return b.change(func() error { return b.Director.DeleteReal(key, r) })
+	return b.change(func() error { return b.rules().DeleteReal(key, r) })
 }
 
 // Zero makes counters and rates begin anew.
 func (b *DirectorBackend) Zero(key *lb.ServiceKey) error {
 	return b.change(func() error {
-		s := b.Director.Current()
+		s := b.rules().Current()
 		var only *lb.Service
 		if key != nil {
-			if only = b.service(s, *key); only == nil {
+			if only = service(s, *key); only == nil {
 				return lb.ErrNoService
 			}
 		}
@@ -158,22 +156,17 @@ func (b *DirectorBackend) Timeouts() (lb.Timeouts, error) { return b.Director.Sp
 
 // SetTimeouts sets the timeouts that are not 0.
 func (b *DirectorBackend) SetTimeouts(t lb.Timeouts) error {
-	return b.change(func() error {
-		spec := b.Director.Spec()
-		spec.Timeouts = merge(spec.Timeouts, t)
-		_, err := b.Director.Apply(spec)
-		return err
-	})
+	return b.change(func() error { return b.rules().SetTimeouts(t) })
 }
 
 // Services returns the services by slot, which is the order in which they were
 // added unless others had gone before.
 func (b *DirectorBackend) Services() ([]Service, error) {
+	s := b.rules().Current() // before the counts, which may be newer (Meter)
 	c, err := b.counts()
 	if err != nil {
 		return nil, err
 	}
-	s := b.Director.Current()
 	var out []Service
 	for _, svc := range s.Services {
 		if svc == nil {
@@ -220,7 +213,7 @@ func (b *DirectorBackend) StartDaemon(d Daemon) error {
 		if b.Sync == nil {
 			return ErrUnsupported
 		}
-		s := b.Director.Current()
+		s := b.rules().Current()
 		for _, svc := range s.Services {
 			if svc != nil && slices.ContainsFunc(svc.Dests, func(x sched.Dest) bool { return s.Reals[x.ID].V6 != svc.V6 }) {
 				return lb.ErrInvalid

@@ -133,7 +133,8 @@ func TestMeter(t *testing.T) {
 	if out, _, _ := do(b, "", "-Ln", "--rate"); strings.Contains(strings.ReplaceAll(out, "10.", ""), "12 ") {
 		t.Errorf("rates after -Z:\n%s", out)
 	}
-	must("-D -t 10.0.0.1:80\n-A -u 10.0.0.9:53 -s rr\n") // takes the slot, and counts from nothing
+	must("-D -t 10.0.0.1:80\n")
+	must("-A -u 10.0.0.9:53 -s rr\n") // takes the slot, and counts from nothing
 	live.c.Services[0] = c(0)
 	stats("another in the slot", "0 0 0 0 0", "0 0 0 0 0", "0 0 0 0 0")
 	live.c.Services[0] = c(7)

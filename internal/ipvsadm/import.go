@@ -28,21 +28,10 @@ func Import(in io.Reader) (*Imported, error) { return importRules(in, systemServ
 // importRules is Import with the names of ports.
 func importRules(in io.Reader, names func() *Services) (*Imported, error) {
 	b := &DirectorBackend{Director: lb.NewDirector(1)}
-	env := &Env{Backend: b, Services: names}
 	var out Imported
-	var errs []error
-	lines := bufio.NewScanner(in)
-	for n := 1; lines.Scan(); n++ {
-		text := lines.Text()
-		words := splitLine(text)
-		if len(words) == 0 || strings.HasPrefix(strings.TrimSpace(text), "#") {
-			continue
-		}
-		if err := out.rule(words, env); err != nil {
-			errs = append(errs, fmt.Errorf("line %d: %w", n, err))
-		}
-	}
-	if err := errors.Join(append(errs, lines.Err())...); err != nil {
+	if err := b.Batch(func(batch Backend) error {
+		return out.rules(in, &Env{Backend: batch, Services: names})
+	}); err != nil {
 		return nil, err
 	}
 	out.Services = b.Director.Spec().Services
@@ -56,6 +45,23 @@ func importRules(in io.Reader, names func() *Services) (*Imported, error) {
 	return &out, nil
 }
 
+// rules takes all lines.
+func (m *Imported) rules(in io.Reader, env *Env) error {
+	var errs []error
+	lines := bufio.NewScanner(in)
+	for n := 1; lines.Scan(); n++ {
+		text := lines.Text()
+		words := splitLine(text)
+		if len(words) == 0 || strings.HasPrefix(strings.TrimSpace(text), "#") {
+			continue
+		}
+		if err := m.rule(words, env); err != nil {
+			errs = append(errs, fmt.Errorf("line %d: %w", n, err))
+		}
+	}
+	return errors.Join(append(errs, lines.Err())...)
+}
+
 // rule takes one line.
 func (m *Imported) rule(words []string, env *Env) error {
 	c, err := parse(words, true, env)
@@ -66,22 +72,8 @@ func (m *Imported) rule(words []string, env *Env) error {
 	case addService, editService, deleteService, flush, addServer, editServer, deleteServer:
 		return (&runner{env: env}).do(c)
 	case setTimeouts:
-		m.Timeouts = merge(m.Timeouts, c.timeouts)
+		m.Timeouts = m.Timeouts.With(c.timeouts)
 		return nil
 	}
 	return fmt.Errorf("the '%s' command makes no rule", verbNames[c.verb])
-}
-
-// merge returns t with what is not 0 in over.
-func merge(t, over lb.Timeouts) lb.Timeouts {
-	if over.TCP != 0 {
-		t.TCP = over.TCP
-	}
-	if over.TCPFin != 0 {
-		t.TCPFin = over.TCPFin
-	}
-	if over.UDP != 0 {
-		t.UDP = over.UDP
-	}
-	return t
 }

@@ -169,6 +169,7 @@ func (r *rules) check(given options, of, name string) error {
 type failure struct {
 	text string
 	exit int
+	mild bool // in the input of -R, it ends its line only
 }
 
 // Error returns the text.

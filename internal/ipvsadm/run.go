@@ -160,13 +160,23 @@ func (r *runner) print(texts ...string) {
 // errDone ends an input of -R early, without a fault.
 var errDone error = &failure{}
 
-// restore does each line of the input. As with ipvsadm, a line that cannot be
-// understood ends it, one that the backend refuses does not, and the status is
-// that of the last line. The word ipvsadm may stand anywhere.
+// restore does the lines of the input as one batch.
 func (r *runner) restore() error {
 	if r.env.Stdin == nil {
 		return nil
 	}
+	return r.env.Backend.Batch(func(batch Backend) error {
+		env := *r.env
+		env.Backend = batch
+		return (&runner{env: &env, out: r.out}).lines()
+	})
+}
+
+// lines does each line of the input. As with ipvsadm, a line that cannot be
+// understood ends it, unless it was an option that nobody knows; one that the
+// backend refuses does not; and the status is that of the last line. The word
+// ipvsadm may stand anywhere.
+func (r *runner) lines() error {
 	var last error
 	in := bufio.NewReader(r.env.Stdin)
 	for {
@@ -174,7 +184,7 @@ func (r *runner) restore() error {
 		if words := splitLine(line); len(words) > 0 {
 			r.report(last)
 			last = r.run(words, true)
-			if f := (*failure)(nil); errors.As(last, &f) {
+			if f := (*failure)(nil); errors.As(last, &f) && !f.mild {
 				return last
 			}
 		}

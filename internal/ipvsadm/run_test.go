@@ -3,6 +3,7 @@ package ipvsadm
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/netip"
@@ -55,6 +56,44 @@ func TestRefusals(t *testing.T) {
 		if errs != c.errs || exit != c.exit {
 			t.Errorf("%s: %s: exit %d, %q; want %d, %q", c.what, c.args, exit, errs, c.exit, c.errs)
 		}
+	}
+}
+
+// TestRestoreIsOneBatch: the rules of many services are published once, and
+// what is asked between the lines is answered with all that stands above.
+func TestRestoreIsOneBatch(t *testing.T) {
+	var rules strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&rules, "-A -t 10.0.0.1:%d -s rr\n-a -t 10.0.0.1:%d -r 10.1.0.1:80 -m\n", i+1, i+1)
+	}
+	b := newBackend()
+	was := b.Director.Current().Generation
+	if out, errs, exit := do(b, rules.String(), "-R"); out != "" || errs != "" || exit != 0 {
+		t.Fatalf("exit %d, %s%s", exit, out, errs)
+	}
+	if s := b.Director.Current(); s.Generation != was+1 || len(s.Services) != 300 {
+		t.Errorf("%d services published in %d steps, want one", len(s.Services), s.Generation-was)
+	}
+	for _, c := range []struct{ what, lines, errs string }{
+		{
+			"a daemon runs, and then there is a server of another family",
+			"-A -t 10.0.0.2:80\n--start-daemon master\n-a -t 10.0.0.2:80 -r [2001:db8::1]:80 -i\n", lb.ErrInvalid.Text,
+		},
+		{"there is no service for it", "-a -t 10.0.0.3:80 -r [2001:db8::1]:80 -i\n", lb.ErrServiceUnknown.Text},
+		{
+			"the daemon comes after it",
+			"--stop-daemon master\n-a -t 10.0.0.2:80 -r [2001:db8::1]:80 -i\n--start-daemon master\n", lb.ErrInvalid.Text,
+		},
+		{"a service just added can be reset, another cannot", "-A -t 10.0.0.4:80\n-Z -t 10.0.0.4:80\n-Z -t 10.0.0.5:80\n", lb.ErrNoService.Text},
+	} {
+		if _, errs, exit := do(b, c.lines, "-R"); errs != c.errs+"\n" || exit != 255 {
+			t.Errorf("%s: exit %d, %q, want %q", c.what, exit, errs, c.errs)
+		}
+	}
+	b.Frozen = errors.New("edit FILE instead")
+	was = b.Director.Current().Generation
+	if _, errs, exit := do(b, "-C\n-A -t 10.0.0.9:80\n", "-R"); errs != "edit FILE instead\nedit FILE instead\n" || exit != 255 || b.Director.Current().Generation != was {
+		t.Errorf("frozen: exit %d, %q", exit, errs)
 	}
 }
 

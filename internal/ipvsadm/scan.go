@@ -170,5 +170,5 @@ func (s *scanner) found(i int, value string, attached bool) (*argument, string, 
 
 // fault returns popt's message about the last word.
 func (s *scanner) fault(text string) error {
-	return &failure{text: s.last + ": " + text, exit: exitRefused}
+	return &failure{text: s.last + ": " + text, exit: exitRefused, mild: true}
 }

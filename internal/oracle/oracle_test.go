@@ -49,6 +49,16 @@ func needPython(t *testing.T) {
 	}
 }
 
+// buildSluice returns the path of a sluice built from this source.
+func buildSluice(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "sluice")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/sluice").CombinedOutput(); err != nil {
+		t.Fatalf("build sluice: %v\n%s", err, out)
+	}
+	return binary
+}
+
 // golden runs golden.py and returns what it printed.
 func golden(t *testing.T, args ...string) (string, error) {
 	t.Helper()
@@ -61,13 +71,9 @@ func golden(t *testing.T, args ...string) (string, error) {
 // Every frame that sluice emits is the kernel's.
 func TestFramesAreTheKernels(t *testing.T) {
 	needPython(t)
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "sluice")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/sluice").CombinedOutput(); err != nil {
-		t.Fatalf("build sluice: %v\n%s", err, out)
-	}
+	binary := buildSluice(t)
 	files := caseFiles(t, played)
-	report := filepath.Join(dir, "report.json")
+	report := filepath.Join(t.TempDir(), "report.json")
 	out, err := golden(t, append([]string{"check", "--sluice", binary, "--frames-only", "--quiet", "--json", report}, files...)...)
 	verdicts := readReport(t, report, out)
 	for _, file := range files {

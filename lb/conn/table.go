@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/lb/flow"
 )
 
@@ -43,6 +44,8 @@ type Table struct {
 	freed    ID // the last entry that was deleted; the others hang behind it by timer.next
 	fresh    ID // entries above this one were never used
 	len      int
+	reminder clock.Ticks
+	reminded bool
 }
 
 // New maps the memory of a table and touches all of it, so that the packet's

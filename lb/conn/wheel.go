@@ -143,6 +143,7 @@ func (t *Table) Advance(now clock.Ticks, budget int, expire func(id ID) clock.Ti
 	if budget <= 0 {
 		budget = math.MaxInt
 	}
+	t.reminded = t.reminded && before(now, t.reminder)
 	for t.len > 0 && !before(now, w.now) {
 		for id := w.current(); id != 0; id = w.current() {
 			if budget == 0 {
@@ -180,11 +181,20 @@ func (t *Table) look(id ID, expire func(id ID) clock.Ticks) {
 	}
 }
 
+// Remind has NextDue name at too, until Advance has run to it: the table's owner
+// has work of its own then. The last one counts.
+func (t *Table) Remind(at clock.Ticks) { t.reminder, t.reminded = at, true }
+
 // NextDue returns the tick at which Advance next has work, which may turn out
-// to be nothing but re-armed timers; false if the table is empty.
+// to be nothing but re-armed timers; false if the table is empty and no reminder
+// was left.
 func (t *Table) NextDue() (clock.Ticks, bool) {
 	if t.wheel.current() != 0 {
 		return t.wheel.now, true
 	}
-	return t.wheel.following()
+	due, ok := t.wheel.following()
+	if t.reminded && (!ok || before(t.reminder, due)) {
+		return t.reminder, true
+	}
+	return due, ok
 }

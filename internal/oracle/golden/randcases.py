@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Random cases for the differential test: the same seed gives the same cases.
 
-    randcases.py --seed S --count N -o DIR     writes DIR/cases/SEED-NNNN.json
+    randcases.py --seed S --count N [--without icmp,mtu] -o DIR    writes DIR/cases/SEED-NNNN.json
 
 then, for example:
 
@@ -12,19 +12,22 @@ A case has one to four services of every kind, and clients, servers and routers 
 well, badly and impossibly; rules are edited in mid-traffic, and time passes in jumps.  What
 the kernel does not answer the same way twice is left out: the twos scheduler, drop_entry,
 drop_packet with rate by memory.  Jumps never end within the time by which a kernel timer
-may be late (see Clock), so that an implementation with exact timers can agree.
+may be late (see Clock), so that an implementation with exact timers can agree.  More is left
+out by name (features.py has the names), for a sluice that does not know it yet.
 """
 import argparse
+import itertools
 import json
 import os
 import random
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.dirname(HERE))
+sys.path[:0] = [HERE, os.path.dirname(HERE)]
 import frames  # noqa: E402  (of the oracle)
+import features  # noqa: E402
+from compare import HELD, lateness  # noqa: E402
 
-SCHEDULERS = "rr wrr lc wlc sed nq sh dh mh lblc lblcr fo ovf".split()
 VIPS4, VIPS6 = ["10.0.1.100", "10.0.1.101"], ["fd00:1::100"]
 MARKED = "10.0.9."                      # 10.0.9.0/24 is local, for marks
 CLIENTS4 = ["10.0.1.10", "10.0.1.11", "10.0.1.12"]
@@ -38,6 +41,16 @@ SCTP_CHUNKS = {
     "echo": (10, "01020304"), "ack": (11, ""), "data": (0, "00000001000000000000000041424344"),
     "sack": (3, "000000010000ffff00000000"), "shutdown": (7, "00000001"), "shutack": (8, ""),
     "shutdone": (14, ""), "abort": (6, ""), "error": (9, ""), "heartbeat": (4, "0001000801020304")}
+TICKS = 45  # milliseconds in which the kernel does what it puts off: end connections, those of removed servers too
+# Seconds without packets before counters are zeroed, by -Z, or because a server's service goes and both come back: to the
+# kernel, zero is what they were when it last published them, every 2.1 s at most, while there was the service.
+QUIET = 2.2
+TUNNELS = {" --tun-type gre": "gre", " --tun-type gre --tun-csum": "gre", " --tun-type gue --tun-port 6080": "gue",
+           " --tun-type gue --tun-port 6080 --tun-csum": "gue", " --tun-type gue --tun-port 6080 --tun-remcsum": "gue"}
+# SIP requests and answers by Call-ID; without one, or with one that does not end, IPVS has nothing to go by.
+SIP = ["INVITE sip:a@b SIP/2.0\r\nCall-ID: one@a\r\n\r\n", "SIP/2.0 200 OK\r\nVia: x\r\nCall-ID: one@a\r\n\r\n",
+       "BYE sip:a@b SIP/2.0\r\nCall-ID: two@a\r\n\r\n", "BYE sip:a@b SIP/2.0\r\ncall-id:two@a\r\n\r\n",
+       "INVITE sip:a@b SIP/2.0\r\nCall-ID: cut@a", "OPTIONS sip:a@b SIP/2.0\r\n\r\n", "not SIP"]
 
 
 class Clock:
@@ -50,27 +63,31 @@ class Clock:
         self.rng, self.persistence = rng, persistence
         self.now, self.busy = 0.0, [0.0]
 
-    @staticmethod
-    def lateness(timeout):
-        """Granularity of the kernel's timer wheel at HZ=100, seconds."""
-        jiffies, g = timeout * 100, 1
-        while jiffies >= 64 * g:
-            g *= 8
-        return g / 100
+    def ends(self, gap):
+        """From when to when a template of that age may fire: a first time, then every 60 s while it has connections,
+        each time late; if it was armed when it had fired before, after 60 s."""
+        for first in {*self.persistence, *([HELD] if self.persistence else [])}:
+            for k in range(int(max(gap + max(self.TIMEOUTS) - first, 0) / HELD) + 2):
+                yield first + k * HELD, first + k * HELD + lateness(first) + k * lateness(HELD)
 
     def forbidden(self, gap):
         for t in self.TIMEOUTS:
-            if t - 1.3 <= gap <= t + self.lateness(t) + 1.3:
+            if t - 1.3 <= gap <= t + lateness(t) + 1.3:
                 return True
-        for p in self.persistence:
-            for k in range(1, int(gap / p) + 9):
-                end = k * p + k * self.lateness(p)
-                if k * p - 1.3 <= gap <= end + 1.3:
+        for begin, end in self.ends(gap):
+            if begin - 1.3 <= gap <= end + 1.3:
+                return True
+            for t in self.TIMEOUTS:  # a template and its connections due at the same time
+                if begin - t - lateness(t) - 1.3 <= gap <= end - t + 1.3 and gap > 2:
                     return True
-                for t in self.TIMEOUTS:  # a template and its connections due at the same time
-                    if k * p - t - self.lateness(t) - 1.3 <= gap <= end - t + 1.3 and gap > 2:
-                        return True
         return False
+
+    def work(self, seconds):
+        """Packets came, for this long."""
+        while seconds > 0:
+            step = min(seconds, 0.5)
+            self.now, seconds = self.now + step, seconds - step
+            self.busy.append(self.now)
 
     def sleep(self):
         """A duration, or None if none of many tried will do."""
@@ -85,24 +102,55 @@ class Clock:
         return None
 
 
+def is_timely(case):
+    """Do the events of a case keep to what Clock allows, and to what QUIET is for?"""
+    persistence, busy, now = set(), set(), 0.0
+    counted, unpublished = set(), set()  # times of packets; services that went with counts that the kernel had not published
+    for rule in list(case.get("ipvs", [])) + [s["cmd"].partition(" ")[2] for s in case["steps"] if "cmd" in s]:
+        if " -p " in rule:
+            persistence.add(int(rule.split(" -p ")[1].split()[0]))
+    for step in case["steps"]:
+        words = step.get("cmd", "").split()[1:]
+        if words[:1] == ["-a"] and unpublished & {"all", *words[1:3]}:
+            return False
+        if words[:1] in (["-Z"], ["-D"], ["-C"]) and any(now - b < QUIET for b in counted):
+            if words[0] == "-Z":
+                return False
+            unpublished.add(words[2] if words[0] == "-D" else "all")
+        if "inject" in step:
+            counted.add(round(now, 1))
+        if not {"sleep_ms", "snapshot"} & set(step):
+            busy.add(round(now, 1))
+        now += (step.get("sleep_ms", 0) + step.get("wait_ms", 0)) / 1000
+    clock = Clock(None, persistence)
+    gaps = {round(b - a, 1) for a in busy for b in busy if b > a + 1}
+    return not any(map(clock.forbidden, gaps))
+
+
 class Service:
     def __init__(self, g, index):
         r = g.rng
         self.g = g
-        self.kind = r.choices(["tcp", "udp", "sctp", "fwm"], [8, 4, 2, 2])[0]
-        self.v6 = r.random() < (0.3 if self.kind != "fwm" else 0.2)
+        self.kind = g.one({"tcp": 8, "udp": 4, "sctp": 2, "marks": 2})
+        self.v6 = g.may("ipv6", 0.3 if self.kind != "marks" else 0.2)
         self.vip = r.choice(VIPS6 if self.v6 else VIPS4)
         self.port = r.choice([80, 443, 53, 5060, 3868, 8000 + index])
-        self.any_port = self.kind in ("tcp", "udp") and r.random() < 0.1
-        self.persistent = r.choice(PERSISTENCE) if self.any_port or r.random() < 0.25 else None
+        self.sip = self.kind == "udp" and g.may("sip", 0.15)
+        self.any_port = self.kind in ("tcp", "udp") and not self.sip and g.may("port0", 0.1)
+        if self.kind == "udp" and g.may("ipsec", 0.12):
+            self.port = 500
+        if self.kind == "tcp" and g.may("ftpport", 0.06):
+            self.port = 21
+        self.persistent = r.choice(PERSISTENCE) \
+            if self.any_port or self.sip or g.may("persistence", 0.25) else None
         self.mask = r.choice(([64, 112] if self.v6 else ["255.255.255.0", "255.255.0.0"])) \
-            if self.persistent and r.random() < 0.4 else None
-        self.scheduler = r.choice(SCHEDULERS)
+            if self.persistent and g.may("netmask", 0.4) else None
+        self.scheduler = g.one(dict.fromkeys(features.SCHEDULERS, 1))
         self.flags = ""
-        if self.scheduler in ("sh", "mh") and r.random() < 0.6:
+        if self.scheduler in ("sh", "mh") and g.may("schedflags", 0.6):
             self.flags = ",".join(f"{self.scheduler}-{x}" for x in r.choice(
                 [["port"], ["fallback"], ["fallback", "port"]]))
-        self.ops = self.kind == "udp" and not self.persistent and r.random() < 0.2
+        self.ops = self.kind == "udp" and not self.persistent and g.may("ops", 0.2)
         self.mark = 5 + index
         self.servers = {}
         self.known = {}           # address -> the server as it was first added
@@ -110,13 +158,13 @@ class Service:
 
     @property
     def proto(self):
-        return "tcp" if self.kind == "fwm" else self.kind
+        return "tcp" if self.kind == "marks" else self.kind
 
     def spec(self):
         host = f"[{self.vip}]" if self.v6 else self.vip
         port = 0 if self.any_port else self.port
         return {"tcp": f"-t {host}:{port}", "udp": f"-u {host}:{port}", "sctp": f"--sctp-service {host}:{port}",
-                "fwm": f"-f {self.mark}" + (" -6" if self.v6 else "")}[self.kind]
+                "marks": f"-f {self.mark}" + (" -6" if self.v6 else "")}[self.kind]
 
     def options(self):
         out = f"-s {self.scheduler}"
@@ -126,13 +174,17 @@ class Service:
             out += f" -p {self.persistent}"
             if self.mask:
                 out += f" -M {self.mask}"
+        if self.sip:
+            out += " --pe sip"
         return out + (" -o" if self.ops else "")
 
     def target(self):
         """An address and port that this service takes."""
         r = self.g.rng
-        port = r.choice([80, 443, 22]) if self.any_port or self.kind == "fwm" else self.port
-        if self.kind == "fwm" and not self.v6:
+        port = r.choice([80, 443, 22]) if self.any_port or self.kind == "marks" else self.port
+        if self.port == 21 and self.kind == "tcp":
+            port = r.choice([21, 21, 20, 30000])
+        if self.kind == "marks" and not self.v6:
             return MARKED + str(r.choice([1, 2, 3])), port
         return self.vip, port
 
@@ -143,21 +195,22 @@ class Service:
         of before and after share a cached route, and then sends DR packets to a wrong next hop."""
         r = self.g.rng
         if addr in self.known:
-            return {**self.known[addr], "weight": r.choice([0, 1, 1, 2, 3])}
-        forward = r.choices(["-m", "-g", "-i"], [6, 3, 2])[0]
+            return {**self.known[addr], "weight": self.g.weight([0, 1, 1, 2, 3])}
+        forward = self.g.one({"nat": 6, "dr": 3, "tun": 2})
+        forward = {"nat": "-m", "dr": "-g", "tun": "-i"}[forward]
         mixed = (":" in addr) != self.v6
         if mixed:
             forward = "-i"
         port = self.port
-        if forward == "-m" and not self.any_port and self.kind != "fwm" and r.random() < 0.6:
+        if forward == "-m" and not self.any_port and self.kind != "marks" and r.random() < 0.6:
             port = 8080
-        if self.any_port or self.kind == "fwm":
+        if self.any_port or self.kind == "marks":
             port = 0
-        s = {"addr": addr, "port": port, "forward": forward, "weight": r.choice([0, 1, 1, 1, 2, 3, 5]), "extra": ""}
-        if forward == "-i" and r.random() < 0.5:
-            s["extra"] = r.choice([" --tun-type gre", " --tun-type gre --tun-csum", " --tun-type gue --tun-port 6080",
-                                   " --tun-type gue --tun-port 6080 --tun-csum"])
-        if r.random() < 0.12:
+        s = {"addr": addr, "port": port, "forward": forward, "weight": self.g.weight([0, 1, 1, 1, 2, 3, 5]), "extra": ""}
+        tunnels = [t for t, kind in TUNNELS.items() if self.g.has(kind) and (self.g.has("tunsum") or "csum" not in t)]
+        if forward == "-i" and tunnels and r.random() < 0.5:
+            s["extra"] = r.choice(tunnels)
+        if self.g.may("thresholds", 0.12):
             upper = r.choice([1, 2, 4])
             s["extra"] += f" -x {upper}" + (f" -y {r.randint(1, upper)}" if r.random() < 0.5 else "")
         self.known[addr] = dict(s)
@@ -172,11 +225,13 @@ class Service:
 
 
 class Generator:
-    def __init__(self, seed, index):
-        self.rng = r = random.Random(f"{seed}/{index}")
+    def __init__(self, seed, index, without, attempt):
+        self.rng = r = random.Random(f"{seed}/{index}/{attempt}")
+        self.without = without
         self.name = f"{seed}-{index:04d}"
         self.steps, self.setup = [], []
         self.ident = 1
+        self.wait = {} if self.may("sametick", 0.5) else {"wait_ms": TICKS}
         self.services = []
         seen = set()
         for i in range(r.choice([1, 1, 2, 2, 3, 4])):
@@ -187,6 +242,23 @@ class Generator:
         self.clock = Clock(r, sorted({s.persistent for s in self.services if s.persistent}))
         self.flows = []
 
+    def has(self, feature):
+        return feature not in self.without
+
+    def may(self, feature, probability):
+        """With this probability, if the feature is not left out."""
+        return self.rng.random() < probability and self.has(feature)
+
+    def one(self, weights):
+        """One of the features that are keys and not left out."""
+        known = {k: w for k, w in weights.items() if self.has(k)}
+        if not known:
+            raise ValueError(f"all of {', '.join(weights)} are left out: no case remains")
+        return self.rng.choices(list(known), list(known.values()))[0]
+
+    def weight(self, weights):
+        return self.rng.choice([w for w in weights if w or self.has("weight0")])
+
     # -- the case
 
     def case(self):
@@ -195,31 +267,35 @@ class Generator:
         for s in self.services:
             rules += self.add_service(s)
         sysctls = {}
-        for name, values in (("expire_nodest_conn", [1]), ("expire_quiescent_template", [1]), ("nat_icmp_send", [1]),
-                             ("schedule_icmp", [1]), ("sloppy_tcp", [1]), ("sloppy_sctp", [1]),
-                             ("conn_reuse_mode", [0, 2, 3]), ("pmtu_disc", [0])):
-            if r.random() < 0.12:
+        for name, values in features.SYSCTLS.items():
+            if self.may(name, 0.06 if name in ("conntrack", "cache_bypass", "snat_reroute") else 0.12):
                 sysctls["net.ipv4.vs." + name] = r.choice(values)
+        if "net.ipv4.vs.drop_packet" in sysctls:
+            sysctls["net.ipv4.vs.am_droprate"] = r.choice([2, 3, 5])
+        if {"net.ipv4.vs.drop_packet", "net.ipv4.vs.secure_tcp"} & set(sysctls):
+            self.steps.append({"sleep_ms": 2500, "note": "the kernel looks once a second whether to defend itself"})
+            self.clock.now += 2.5
+            self.clock.busy = [self.clock.now]
         for s in self.services:
-            if s.kind == "fwm":
+            if s.kind == "marks":
                 tool, net = ("ip6tables-legacy", VIPS6[0]) if s.v6 else ("iptables-legacy", MARKED + "0/24")
                 self.setup.append(f"{tool} -t mangle -A PREROUTING -d {net} -p tcp -j MARK --set-mark {s.mark}")
         case = {"name": self.name, "doc": "; ".join(rules[:1]) + f" and {len(rules) - 1} rules more",
-                "nics": topology(r.choice([1500, 1500, 1500, 1400, 1300])),
+                "nics": topology(r.choice([1500, 1500, 1500, 1400, 1300]) if self.has("mtu") else 1500),
                 "routes": ["172.16.0.0/16 via 10.0.1.254", "local 10.0.9.0/24 dev lo"],
                 "sysctls": sysctls, "setup": self.setup, "ipvs": rules}
         bursts = r.randint(2, 5)
         for b in range(bursts):
+            begun = len(self.steps)
             for _ in range(r.randint(3, 12)):
                 self.action()
-            self.steps.append({"snapshot": ["list", "conns"]})
+            self.clock.work(sum(s.get("wait_ms", 0) for s in self.steps[begun:]) / 1000)
             if b + 1 < bursts:
-                d = self.clock.sleep()
-                if d is None:
-                    break
-                self.steps.append({"sleep_ms": round(d * 1000)})
+                self.steps.append({"snapshot": ["list", "conns"]})
+                self.rest()
         case["steps"] = self.steps
-        case["tables"] = ["list", "conns", "stats", "thresholds", "persistent", "save"]
+        case["tables"] = ["list", "conns", "stats"] + \
+            [t for t in ("thresholds", "persistent", "save", "timeout") if r.random() < 0.3]
         return case
 
     def add_service(self, s):
@@ -227,7 +303,7 @@ class Generator:
         s.present = True
         rules = [f"-A {s.spec()} {s.options()}"]
         pool = list(SERVERS6 if s.v6 else SERVERS4)
-        if r.random() < 0.1:
+        if self.may("mixed", 0.1):
             pool.append((SERVERS4 if s.v6 else SERVERS6)[0])  # tunnel over the other family
         r.shuffle(pool)
         for a in pool[:r.choice([0, 1, 1, 1, 2, 2, 3, 3])]:
@@ -235,10 +311,16 @@ class Generator:
             rules.append("-a " + s.add_text(s.servers[a]))
         return rules
 
+    def rest(self):
+        """Time in which nothing comes."""
+        d = self.clock.sleep() if self.has("sleeps") else 1
+        if d:
+            self.steps.append({"sleep_ms": round(d * 1000)})
+
     def command(self, rule):
-        self.steps.append({"cmd": "ipvsadm " + rule})
+        self.steps.append({"cmd": "ipvsadm " + rule, **self.wait})
         if self.rng.random() < 0.5:
-            self.steps[-1]["wait_ms"] = 30
+            self.steps[-1]["wait_ms"] = TICKS
 
     # -- packets
 
@@ -246,36 +328,35 @@ class Generator:
         self.ident += 1
         if ":" not in pkt["src"]:
             pkt.setdefault("id", self.ident)
-        self.steps.append({"inject": nic, "pkt": pkt, **kw})
+        self.steps.append({"inject": nic, "pkt": pkt, **self.wait, **kw})
 
     def spice(self, pkt):
         """Sometimes, something unusual in the packet."""
         r = self.rng
         v6 = ":" in pkt["src"]
-        x = r.random()
-        if x < 0.03:
-            pkt["ttl"] = 1
-        elif x < 0.05:
-            pkt["ttl"] = 2
-        elif x < 0.08:
+        what = r.choices([None, "ttl", "tos", "nodf", "options", "badsum", "nosum", "mtu", "flowlabel"],
+                         [76, 5, 3, 3, 2, 4, 2, 5, 1])[0]
+        if what is None or not self.has(what) or v6 and what in ("nodf", "options", "nosum"):
+            return pkt
+        if what == "ttl":
+            pkt["ttl"] = r.choice([1, 1, 2])
+        elif what == "tos":
             pkt["tos"] = r.choice([0x10, 0xB8, 0xB9])
-        elif x < 0.11 and not v6:
+        elif what == "nodf":
             pkt["df"] = False
-        elif x < 0.13 and not v6:
+        elif what == "options":
             pkt["ip_options"] = "01010100"
-        elif x < 0.16:
-            pkt["bad_csum"] = True
-        elif x < 0.17 and not v6:
-            pkt["bad_ip_csum"] = True
-        elif x < 0.19 and pkt["proto"] == "udp" and not v6:
+        elif what == "badsum":
+            pkt["bad_csum" if v6 or r.random() < 0.7 else "bad_ip_csum"] = True
+        elif what == "nosum" and pkt["proto"] == "udp":
             pkt["no_csum"] = True
-        elif x < 0.24 and pkt["proto"] in ("tcp", "udp"):
+        elif what == "mtu" and pkt["proto"] in ("tcp", "udp"):
             pkt["payload_len"] = r.choice([1, 100, 1200, 1300, 1360, 1400, 1432] if v6 else
                                           [1, 100, 1252, 1260, 1400, 1440, 1446, 1460])
             pkt.pop("payload", None)
-            if not v6:
+            if not v6 and self.has("nodf"):
                 pkt["df"] = r.random() < 0.6
-        elif x < 0.25 and v6:
+        elif what == "flowlabel" and v6:
             pkt["flow"] = 0x12345
         return pkt
 
@@ -287,7 +368,10 @@ class Generator:
         vip, vport = s.target()
         client = r.choice(CLIENTS6) if s.v6 else \
             r.choice(CLIENTS4 + [f"172.16.{r.randint(0, 3)}.{r.randint(1, 20)}"] * 2)
-        f = {"s": s, "client": client, "cport": r.choice([1000, 1001, 1002, r.randint(2000, 60000)]),
+        cport = 20 if self.may("port20", 0.03) else r.choice([1000, 1001, 1002, r.randint(2000, 60000)])
+        if vport == 500 and self.has("ipsec") and r.random() < 0.8:
+            cport = 500
+        f = {"s": s, "client": client, "cport": cport,
              "vip": vip, "vport": vport, "seq": r.randint(1, 1 << 30), "ack": r.randint(1, 1 << 30)}
         self.flows.append(f)
         return f
@@ -332,10 +416,29 @@ class Generator:
 
     def udp(self, f):
         r = self.rng
+        requests, answers = (SIP, SIP) if f["s"].sip else (["q", "query", ""], ["a", "answer"])
         for _ in range(r.randint(1, 3)):
-            self.client_packet(f, payload=r.choice(["q", "query", ""]))
+            if f["s"].sip and r.random() < 0.2:
+                self.server_packets(f, payload=r.choice(answers), dport=r.choice([f["cport"], 5060]))
+            self.client_packet(f, payload=r.choice(requests))
             if r.random() < 0.6:
-                self.server_packets(f, payload=r.choice(["a", "answer"]))
+                self.server_packets(f, payload=r.choice(answers))
+        if f["vport"] == 500 and self.has("ipsec"):
+            self.ipsec(f)
+
+    def ipsec(self, f):
+        """AH and ESP, which have no ports: they go where the UDP packets from 500 to 500 go."""
+        r = self.rng
+        for _ in range(r.randint(1, 2)):
+            proto, body = r.choice([("esp", "00001001000000010102030405060708"),
+                                    ("ah", "3b0400000000100100000001010203040506070800000000")])
+            p = {"src": f["client"], "dst": f["vip"], "proto": proto, "payload_hex": body}
+            nic = "eth0"
+            nat = [x["addr"] for x in f["s"].servers.values() if x["forward"] == "-m"]
+            if nat and r.random() < 0.4:
+                p.update({"src": r.choice(nat), "dst": f["client"]})
+                nic = "eth1"
+            self.inject(nic, self.spice(p))
 
     def sctp(self, f):
         r = self.rng
@@ -384,7 +487,7 @@ class Generator:
             nic = "eth1"
             if v6 and r.random() < 0.9:
                 p["no_pseudo"] = True  # what the oracle's kernel takes for a right checksum
-        if r.random() < 0.07:
+        if self.may("badsum", 0.07):
             p["bad_csum"] = True
         self.inject(nic, p)
 
@@ -413,12 +516,12 @@ class Generator:
             r.shuffle(parts)
         elif how < 0.4:
             del parts[r.randrange(len(parts))]
-        self.steps.append({"inject": nic, "frames": [x.hex() for x in parts]})
+        self.steps.append({"inject": nic, "frames": [x.hex() for x in parts], **self.wait})
         return None
 
     def unrelated(self):
         r = self.rng
-        v6 = r.random() < 0.25
+        v6 = self.may("ipv6", 0.25)
         c, vip = (r.choice(CLIENTS6), VIPS6[0]) if v6 else (r.choice(CLIENTS4), r.choice(VIPS4))
         server, own = (SERVERS6[0], "fd00:1::1") if v6 else (r.choice(SERVERS4), "10.0.1.1")
         what = r.choice(["echo", "echo own", "closed port", "closed udp", "routed", "from server"])
@@ -444,44 +547,62 @@ class Generator:
         r = self.rng
         s = r.choice(self.services)
         if not s.present:
-            for rule in self.add_service(s):
-                self.command(rule)
+            if self.has("edit-service") and self.has("edit-add"):
+                for rule in self.add_service(s):
+                    self.command(rule)
             return
-        what = r.choices(["weight", "zero", "delete", "add", "scheduler", "delete service", "flush", "zero counters",
-                          "sysctl"], [5, 4, 4, 4, 2, 1, 0.5, 0.5, 1])[0]
+        what = self.one({"edit-weight": 9, "edit-remove": 4, "edit-add": 4, "edit-scheduler": 2, "edit-service": 1,
+                         "edit-flush": 0.5, "edit-zero": 0.5, "edit-sysctl": 1, "edit-set": 0.5})
         addresses = sorted(s.servers)
-        if what in ("weight", "zero") and addresses:
+        if what == "edit-weight" and addresses:
             x = s.servers[r.choice(addresses)]
-            x["weight"] = 0 if what == "zero" else r.choice([1, 2, 3, 5])
+            x["weight"] = 0 if r.random() < 0.4 and self.has("weight0") else r.choice([1, 2, 3, 5])
             self.command("-e " + s.add_text(x))
-        elif what == "delete" and addresses:
+        elif what == "edit-remove" and addresses:
             a = r.choice(addresses)
             self.command(f"-d {s.spec()} -r {s.server_spec(s.servers.pop(a))}")
-        elif what == "add":
+        elif what == "edit-add":
             a = r.choice(SERVERS6 if s.v6 else SERVERS4)
             if a not in s.servers:
                 s.servers[a] = s.new_server(a)
                 self.command("-a " + s.add_text(s.servers[a]))
-        elif what == "scheduler":
-            s.scheduler, s.flags = r.choice(SCHEDULERS), ""
+        elif what == "edit-scheduler":
+            s.scheduler, s.flags = self.one(dict.fromkeys(features.SCHEDULERS, 1)), ""
             self.command(f"-E {s.spec()} {s.options()}")
-        elif what == "delete service":
+        elif what == "edit-service":
+            if r.random() < 0.5:
+                self.rest()
             self.command(f"-D {s.spec()}")
             s.present, s.servers = False, {}
-        elif what == "flush":
+        elif what == "edit-flush":
+            if r.random() < 0.5:
+                self.rest()
             self.command("-C")
             for x in self.services:
                 x.present, x.servers = False, {}
-        elif what == "zero counters":
+        elif what == "edit-zero":
+            self.rest()
             self.command("-Z")
-        elif what == "sysctl":
-            name = r.choice(["expire_nodest_conn", "expire_quiescent_template", "nat_icmp_send", "sloppy_tcp"])
-            self.steps.append({"sysctl": {"net.ipv4.vs." + name: r.choice([0, 1])}})
+        elif what == "edit-set":  # of the timeouts that Clock minds
+            self.command(f"--set {r.choice([0, 120, 300])} {r.choice([0, 30, 60])} {r.choice([0, 60, 120])}")
+        elif what == "edit-sysctl":
+            names = [n for n in ("expire_nodest_conn", "expire_quiescent_template", "nat_icmp_send", "sloppy_tcp")
+                     if self.has(n)]
+            for name in r.sample(names, min(1, len(names))):
+                self.steps.append({"sysctl": {"net.ipv4.vs." + name: r.choice([0, 1])}})
 
     def action(self):
-        what = self.rng.choices([self.talk, self.icmp_error, self.fragments, self.unrelated, self.edit],
-                                [20, 3, 1.5, 1.5, 3])[0]
-        what()
+        known = {"talk": 20, "icmp_error": 3 * self.has("icmp"), "fragments": 1.5 * self.has("fragments"),
+                 "unrelated": 1.5 * self.has("strangers"), "edit": 3 * any(map(self.has, features.EDITS))}
+        getattr(self, self.rng.choices(list(known), list(known.values()))[0])()
+
+
+def random_case(seed, index, without=frozenset()):
+    """Case number index of those of this seed."""
+    for attempt in itertools.count():
+        case = Generator(seed, index, without, attempt).case()
+        if is_timely(case):
+            return case
 
 
 def topology(mtu):
@@ -502,12 +623,14 @@ def main():
     ap.add_argument("--seed", default="rand", help="becomes part of the names")
     ap.add_argument("--count", type=int, default=100)
     ap.add_argument("--first", type=int, default=0, help="number of the first case")
+    ap.add_argument("--without", type=features.parse, default=frozenset(), metavar="NAME,...",
+                    help="features to leave out: " + " ".join(features.NAMES))
     ap.add_argument("-o", "--output", required=True, metavar="DIR")
     a = ap.parse_args()
     folder = os.path.join(a.output, "cases")
     os.makedirs(folder, exist_ok=True)
     for i in range(a.first, a.first + a.count):
-        c = Generator(a.seed, i).case()
+        c = random_case(a.seed, i, a.without)
         with open(os.path.join(folder, c["name"] + ".json"), "w") as f:
             json.dump(c, f, indent=1)
             f.write("\n")
