@@ -166,6 +166,7 @@ func connOf(r *workers.ConnRow) ipvsadm.Conn {
 		Proto:  r.Proto,
 		Client: addrPort(r.Client, r.ClientPort), Virtual: addrPort(r.Virtual, r.VirtualPort), Server: addrPort(r.Server, r.RealPort),
 		State: conn.StateName(r.Proto, r.Flags&conn.Template != 0, r.State), Expires: r.Expires,
+		Engine: r.Engine, EngineData: r.EngineData,
 	}
 }
 

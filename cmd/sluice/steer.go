@@ -17,6 +17,9 @@ func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule
 	service := func(k *lb.ServiceKey) {
 		if k.Mark == 0 {
 			w.Services = append(w.Services, xdpprog.ServiceKey{Proto: k.Proto, Addr: flow.FromNetip(k.Addr), Port: k.Port})
+			if keysIPsec(k) {
+				w.IPsec = append(w.IPsec, flow.FromNetip(k.Addr))
+			}
 		}
 	}
 	real := func(of *lb.ServiceKey, k lb.RealKey, forward lb.Forward) {
@@ -26,6 +29,9 @@ func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule
 		}
 		for _, proto := range protos {
 			w.Reals = append(w.Reals, xdpprog.RealKey{Proto: proto, Addr: flow.FromNetip(k.Addr), Port: replyPort(of.Port, k.Port), NAT: forward == lb.NAT})
+		}
+		if keysIPsec(of) && forward == lb.NAT {
+			w.IPsec = append(w.IPsec, flow.FromNetip(k.Addr))
 		}
 	}
 	for i := range services {
@@ -52,6 +58,13 @@ func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule
 		w.Marks = append(w.Marks, rule)
 	}
 	return w, nil
+}
+
+// keysIPsec says whether a service takes ISAKMP, whose connections AH and ESP
+// follow (K-PROTO-AH/ESP).
+func keysIPsec(k *lb.ServiceKey) bool {
+	const isakmp = 500
+	return k.Mark == 0 && k.Proto == lb.ProtoUDP && (k.Port == isakmp || k.Port == 0)
 }
 
 // replyPort is the port from which a server answers: any, of a service of
