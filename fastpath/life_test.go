@@ -137,6 +137,24 @@ func TestServiceOrder(t *testing.T) {
 	}
 }
 
+// K-PATH-2: marks schedule what is for one host, or all of a subnet, but not what
+// is for a group; and IPv6 link-local clients have services too. As recorded
+// with Linux 6.1.
+func TestDestinations(t *testing.T) {
+	r := newRig(t, options{}, marked(service("udp 10.0.1.100:53 rr", "nat 10.0.2.11:53 1"), 7),
+		service("udp [fd00:1::100]:53 rr", "nat [fd00:2::11]:53 1"))
+	r.edit(func(s *lb.Spec) { s.Marks = []lb.MarkRule{{Mark: 7, Proto: 17, Interface: "eth0"}} })
+	for _, row := range []struct{ dst, want string }{
+		{"10.0.9.9", "> 10.0.2.11:53"}, {"10.0.1.255", "> 10.0.2.11:53"}, {"224.0.0.5", "passed"},
+	} {
+		r.steps(step{row.dst, in(fromClient().IP4(client, row.dst).UDP(1000, 53)), row.want})
+	}
+	r.steps(
+		step{"link-local client", in(fromClient().IP6("fe80::10", vip6).UDP(1000, 53)), "[fd00:2::11]:53"},
+		step{"group", in(fromClient().IP6(client6, "ff02::1").UDP(1000, 53)), "passed"},
+	)
+}
+
 // K-PATH-4, K-PATH-1: nat_icmp_send refuses a NAT server's packets, also those
 // that would begin a connection, and quotes what routing made of them.
 func TestNATICMPSend(t *testing.T) {

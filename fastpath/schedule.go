@@ -71,7 +71,7 @@ func (p *Pipeline) service(k *Packet, in *packet.Info) *lb.Service {
 		return nil // K-PROTO-AH/ESP, K-PROTO-OTHER
 	}
 	mark := uint32(0)
-	if p.snap.Marks != nil {
+	if p.snap.Marks != nil && !in.Dst.Netip().IsMulticast() { // a group is no local address (K-PATH-2)
 		mark = p.snap.Marks.Lookup(int(k.Iface), k.Info.Proto, &k.Info.Src, &k.Info.Dst, k.Info.DstPort)
 	}
 	return p.snap.Find(in.Proto, &in.Dst, in.DstPort, mark)
