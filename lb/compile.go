@@ -73,9 +73,15 @@ func (c *compiler) takeID() uint32 {
 		c.reals = append(c.reals, Real{})
 		c.overload = grow(c.overload, len(c.reals))
 	}
+	c.renew(id)
+	return id
+}
+
+// renew has a real server count from nothing: it is a new one, or came back to
+// a service that was made again (K-DST-8).
+func (c *compiler) renew(id uint32) {
 	c.born = c.generation + 1
 	c.reals[id].born = c.born
-	return id
 }
 
 // freeIDs gives IDs back that no connection holds any more.

@@ -14,8 +14,9 @@ type server struct {
 	id         uint32
 	spec       RealSpec
 	identity   identity
-	lastWeight int32 // K-DST-5
-	idle       bool  // in the trash, without references
+	lastWeight int32  // K-DST-5
+	of         uint64 // when the service was made that it is of, or was
+	idle       bool   // in the trash, without references
 	idleSince  time.Duration
 }
 
@@ -95,6 +96,9 @@ func (d *Director) setService(svc *service, s *ServiceSpec) {
 	if s.Key.Mark != 0 {
 		svc.flags |= sched.ManyDests
 	}
+	if !s.Key.Is6() {
+		svc.flags |= sched.IPv4
+	}
 	svc.edited = true
 }
 
@@ -121,7 +125,10 @@ func (d *Director) onServer(svc *service, o *op) {
 		r := d.trash[id]
 		if r == nil {
 			r = &server{id: d.takeID(), identity: id}
+		} else if r.of != svc.born {
+			d.renew(r.id)
 		}
+		r.of = svc.born
 		delete(d.trash, id)
 		r.idle = false
 		d.set(svc, r, o.real)

@@ -353,6 +353,7 @@ func (p *player) reload(path string) error {
 func (p *player) state() control.State {
 	snap := p.director.Current()
 	counts, _ := p.Counts()
+	counts = p.meter.Since(snap, counts)
 	stats := &workers.Stats{Services: counts.Services, Reals: counts.Reals}
 	conns, _ := p.worker.ConnRows(nil, 0, p.table.Max())
 	p.worker.Templates(func(r *workers.ConnRow) bool {

@@ -109,11 +109,26 @@ func (m *Meter) Zero(s *lb.Snapshot, c Counts, only *lb.Service) {
 		}
 	}
 	for i := range m.reals {
-		if only == nil || i < len(s.Reals) && s.Reals[i].Service == only.Slot {
+		if i < len(s.Reals) && s.Reals[i].Available && (only == nil || s.Reals[i].Service == only.Slot) { // not in the trash
 			m.reals[i].zero = *at(c.Reals, i)
 			m.reals[i].estimator.Zero()
 		}
 	}
+}
+
+// Since returns counts as they are since -Z.
+func (m *Meter) Since(s *lb.Snapshot, c Counts) Counts {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.follow(s, c)
+	since := Counts{make([]lb.Counters, len(c.Services)), make([]lb.Counters, len(c.Reals))}
+	for i := range since.Services {
+		since.Services[i] = m.services[i].since(&c.Services[i])
+	}
+	for i := range since.Reals {
+		since.Reals[i] = m.reals[i].since(&c.Reals[i])
+	}
+	return since
 }
 
 // fill sets the counters and rates of services that were made of s.

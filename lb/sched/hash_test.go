@@ -65,7 +65,7 @@ func TestMaglevTables(t *testing.T) {
 		}
 		var slots [3]int
 		var first []byte
-		for _, i := range mhTable(dests) {
+		for _, i := range mhTable(0, dests) {
 			id := dests[i].ID
 			slots[id-1]++
 			if len(first) < len(tt.first) {
@@ -107,11 +107,11 @@ func TestMaglevLimit(t *testing.T) {
 	for i := range dests {
 		dests[i] = dest(uint32(i), "10.0.0.1", uint16(i), 1)
 	}
-	if mhTable(dests) != nil {
+	if mhTable(0, dests) != nil {
 		t.Errorf("%d servers have a table", len(dests))
 	}
 	owners := map[uint16]bool{}
-	for _, i := range mhTable(dests[:MaxMaglev]) {
+	for _, i := range mhTable(0, dests[:MaxMaglev]) {
 		owners[i] = true
 	}
 	if len(owners) != MaxMaglev {

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"slices"
 )
@@ -25,7 +26,7 @@ const (
 // slots change hands. With mh-fallback a server that is not available is
 // replaced by that of another slot.
 func newMH(f Flags) Scheduler {
-	s := &hashed{table: &table{}, fallback: f&Flag1 != 0, build: mhTable, key: clientKey, slot: mhSlot}
+	s := &hashed{table: &table{}, fallback: f&Flag1 != 0, build: func(dests []Dest) []uint16 { return mhTable(f, dests) }, key: clientKey, slot: mhSlot}
 	if f&Flag2 != 0 {
 		s.key = clientPortKey
 	}
@@ -43,7 +44,17 @@ type mhTurn struct {
 	slots      int32  // how many it takes at a time
 }
 
-func mhTable(dests []Dest) []uint16 {
+// mhServer is what the kernel hashes of a server: its address as one of the
+// service's family, which of an IPv6 server of an IPv4 service is 32 bits, and its
+// port.
+func mhServer(f Flags, d *Dest) uint32 {
+	if f&IPv4 != 0 && !d.Addr.Is4() {
+		return binary.BigEndian.Uint32(d.Addr[:4]) + uint32(d.Port)
+	}
+	return fold(&d.Addr) + uint32(d.Port)
+}
+
+func mhTable(f Flags, dests []Dest) []uint16 {
 	var w weights
 	for i := range dests {
 		w.add(dests[i].LastWeight)
@@ -55,7 +66,7 @@ func mhTable(dests []Dest) []uint16 {
 	turns := make([]mhTurn, len(dests))
 	for i := range dests {
 		d := &dests[i]
-		key := fold(&d.Addr) + uint32(d.Port)
+		key := mhServer(f, d)
 		turns[i] = mhTurn{next: mhSlot(key, 0), skip: sip13(key, mhKey2)%(MaxMaglev-1) + 1}
 		if d.LastWeight > 0 {
 			turns[i].slots = max(d.LastWeight/w.divisor>>shift, 1)
@@ -86,12 +97,12 @@ func (t *mhTurn) free(slots []uint16) uint32 {
 
 // planMH keeps the table while nothing that it depends on has changed: weight
 // 0 does not reshuffle (K-DST-5).
-func planMH(_ Flags, dests []Dest, previous any) any {
+func planMH(f Flags, dests []Dest, previous any) any {
 	old, ok := previous.(*table)
 	if ok && slices.EqualFunc(old.dests, dests, func(a, b Dest) bool {
 		return a.Addr == b.Addr && a.Port == b.Port && a.LastWeight == b.LastWeight
 	}) {
 		return &table{dests, old.slots}
 	}
-	return &table{dests, mhTable(dests)}
+	return &table{dests, mhTable(f, dests)}
 }

@@ -95,10 +95,10 @@ func TestMaglevDisruption(t *testing.T) {
 			for i := range n {
 				dests = append(dests, dest(uint32(i), fmt.Sprintf("10.%d.0.%d", network, i+1), 80, 1))
 			}
-			before := mhTable(dests)
+			before := mhTable(0, dests)
 			for gone := 0; gone < n; gone += 1 + n/5 {
 				rest := slices.Delete(slices.Clone(dests), gone, gone+1)
-				after := mhTable(rest)
+				after := mhTable(0, rest)
 				moved, own := 0, 0
 				for slot := range before {
 					if dests[before[slot]].ID != rest[after[slot]].ID {

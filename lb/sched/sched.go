@@ -59,12 +59,13 @@ type Scheduler interface {
 // Flags are a service's scheduler flags (K-SVC-4).
 type Flags uint8
 
-// The three flags that an operator may set, and one that the service implies.
+// The three flags that an operator may set, and those that the service implies.
 const (
 	Flag1     Flags = 1 << iota // sh-fallback, mh-fallback: not available, try another
 	Flag2                       // sh-port, mh-port: the client's port enters the hash
 	Flag3                       // without meaning to any scheduler
 	ManyDests                   // the service takes any destination address (firewall mark): caches are made for many
+	IPv4                        // the service is of IPv4: so are its servers' addresses, to mh
 )
 
 // ErrUnknown reports a scheduler name that is not in Names.
