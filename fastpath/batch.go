@@ -16,7 +16,6 @@ type Packet struct {
 	rewrite.Frame             // the frame's memory; rewriting may move its start
 	ID            uint32      // the port's name for the frame's chunk
 	Info          packet.Info // what parse found
-	Cause         uint64      // the input packet's number in a replay
 	Iface         uint16      // index in the nexthop table of the interface it came in by
 	Out           uint16      // port by which it leaves, when the verdict is Forward
 	Port          uint16      // port it came in by

@@ -13,9 +13,8 @@ const inboxBudget = fastpath.MaxBatch
 
 // letter is what a packet in an inbox is.
 type letter struct {
-	cause uint64
-	port  uint16 // it came in by, or is to leave by
-	send  bool   // a finished frame to send; else a packet to process
+	port uint16 // it came in by, or is to leave by
+	send bool   // a finished frame to send; else a packet to process
 }
 
 // Inbox is where one producer leaves packets for one worker: a ring of copies.
@@ -45,7 +44,7 @@ func (in *Inbox) put(l letter, frame []byte) bool {
 // handOff gives k to the worker that owns its connection.
 func (w *Worker) handOff(k *fastpath.Packet) bool {
 	to := &w.peers[k.Owner]
-	if !to.inbox.put(letter{cause: k.Cause, port: k.Port}, k.Chunk[k.Off:k.Off+k.Len]) {
+	if !to.inbox.put(letter{port: k.Port}, k.Chunk[k.Off:k.Off+k.Len]) {
 		return false
 	}
 	to.worker.Wake()
@@ -91,7 +90,7 @@ func (w *Worker) readInbox(in *Inbox, now clock.Ticks) (busy bool) {
 			w.counters.Originated++
 		} else {
 			k := w.take(&f[0], int(l.port))
-			k.Handed, k.Cause = true, l.cause
+			k.Handed = true
 			w.counters.HandedIn++
 		}
 		in.ring.Release()
@@ -125,7 +124,7 @@ var kinds = [fastpath.Verdicts]slowpath.Kind{
 // describe tells the slow path what k is. An error to a client comes from the
 // service that it addressed, one to a server from the director.
 func (w *Worker) describe(k *fastpath.Packet, m *slowpath.Meta) {
-	*m = slowpath.Meta{Cause: k.Cause, Worker: uint16(w.ID), Iface: k.Iface, MTU: k.MTU, Kind: kinds[k.Verdict]}
+	*m = slowpath.Meta{Worker: uint16(w.ID), Iface: k.Iface, MTU: k.MTU, Kind: kinds[k.Verdict]}
 	if !k.Reply && k.Verdict != fastpath.DropNATReply {
 		m.Virtual, m.VirtualPort = k.Info.Dst, k.Info.DstPort
 	}

@@ -65,7 +65,6 @@ type Worker struct {
 	behind   bool // timers are left over from the last turn
 	pollFDs  []unix.PollFd
 	stopped  chan struct{} // closed when Run has returned
-	cause    uint64        // of a replay: number of the packet being handled
 }
 
 // New returns a Worker that is connected to nobody yet; see NewPool.
@@ -136,7 +135,7 @@ func (w *Worker) received(port int, frames []rings.Frame, now clock.Ticks) {
 func (w *Worker) take(f *rings.Frame, port int) *fastpath.Packet {
 	k := w.batch.Next()
 	k.Chunk, k.Off, k.Len, k.ID = f.Chunk, f.Off, f.Len, f.ID
-	k.Port, k.Iface, k.Cause = uint16(port), uint16(port), w.cause
+	k.Port, k.Iface = uint16(port), uint16(port)
 	return k
 }
 
