@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/sluice-lb/sluice/fastpath"
+	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/rings"
 	"github.com/sluice-lb/sluice/rings/xdpprog"
 	"github.com/sluice-lb/sluice/slowpath"
@@ -193,5 +194,26 @@ func TestWhatIsToCome(t *testing.T) {
 	want, got := names(refused, code), names(listed, text)
 	if len(want) == 0 || !slices.Equal(got, want) {
 		t.Errorf("%s refuses %q, docs/MIGRATING.md lists %q as to come", source, want, got)
+	}
+}
+
+// MIGRATING.md says of each tunable that nothing heeds why that is so.
+func TestIgnoredTunables(t *testing.T) {
+	var odd lb.Sysctl // no tunable at its default
+	for field := range reflect.TypeFor[lb.Sysctl]().Fields() {
+		if v := reflect.ValueOf(&odd).Elem().FieldByIndex(field.Index); v.Kind() == reflect.Int {
+			v.SetInt(77)
+		}
+	}
+	want := odd.Ignored()
+	slices.Sort(want)
+	_, table, _ := strings.Cut(files(t, ".md")["docs/MIGRATING.md"], "| Tunable | Why")
+	var got []string
+	for _, m := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(table, -1) {
+		got = append(got, m[1])
+	}
+	slices.Sort(got)
+	if len(want) == 0 || !slices.Equal(got, want) {
+		t.Errorf("docs/MIGRATING.md gives reasons for %q, want them for %q", got, want)
 	}
 }

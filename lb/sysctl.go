@@ -1,5 +1,10 @@
 package lb
 
+import (
+	"reflect"
+	"slices"
+)
+
 // Sysctl is the kernel's net.ipv4.vs.*, under its own names (in the tags) and
 // with its meanings; times in seconds.
 type Sysctl struct {
@@ -49,24 +54,22 @@ func DefaultSysctl() Sysctl {
 	}
 }
 
+// ignored are the tunables that nothing here heeds. They are about what is the
+// kernel's own (connection tracking, the routing of translated replies, packets
+// that come out of the kernel's tunnels, the cost of its estimators), or about
+// synchronisation daemons, of which none runs here.
+var ignored = []string{
+	"backup_only", "conntrack", "ignore_tunneled", "run_estimation", "snat_reroute", "sync_persist_mode", "sync_ports",
+	"sync_refresh_period", "sync_retries", "sync_threshold", "sync_version",
+}
+
 // Ignored names the tunables that are not at their defaults although nothing
-// here heeds them, sorted, so that no operator believes in one that does
-// nothing. What they are about is the kernel's own: connection tracking, the
-// routing of translated replies, packets that come out of the kernel's tunnels,
-// and the cost of its estimators.
+// here heeds them, so that no operator believes in one that does nothing.
 func (s *Sysctl) Ignored() (names []string) {
-	def := DefaultSysctl()
-	for _, t := range []struct {
-		name    string
-		is, was int
-	}{
-		{"conntrack", s.Conntrack, def.Conntrack},
-		{"ignore_tunneled", s.IgnoreTunneled, def.IgnoreTunneled},
-		{"run_estimation", s.RunEstimation, def.RunEstimation},
-		{"snat_reroute", s.SNATReroute, def.SNATReroute},
-	} {
-		if t.is != t.was {
-			names = append(names, t.name)
+	is, was := reflect.ValueOf(*s), reflect.ValueOf(DefaultSysctl())
+	for i := range is.NumField() {
+		if name := is.Type().Field(i).Tag.Get("json"); slices.Contains(ignored, name) && !is.Field(i).Equal(was.Field(i)) {
+			names = append(names, name)
 		}
 	}
 	return names

@@ -7,8 +7,9 @@ import (
 
 // Tunables without a meaning here are named, those with one are not.
 func TestIgnored(t *testing.T) {
-	if got := (&Sysctl{}).Ignored(); !slices.Equal(got, []string{"run_estimation", "snat_reroute"}) {
-		t.Errorf("of all zeros %v are ignored, want run_estimation and snat_reroute", got)
+	zeros := []string{"snat_reroute", "sync_version", "sync_threshold", "sync_ports", "run_estimation"}
+	if got := (&Sysctl{}).Ignored(); !slices.Equal(got, zeros) {
+		t.Errorf("of all zeros %v are ignored, want %v", got, zeros)
 	}
 	s := DefaultSysctl()
 	if got := s.Ignored(); got != nil {

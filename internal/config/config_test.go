@@ -86,6 +86,7 @@ func TestServices(t *testing.T) {
 				{Key: lb.RealKey{Addr: addr("10.0.0.2"), Port: 8080}},
 				{Key: lb.RealKey{Addr: addr("10.0.0.3"), Port: 80}, Weight: 1, Forward: lb.DR},
 				{Key: lb.RealKey{Addr: addr("2001:db8::3"), Port: 80}, Weight: 1, Forward: lb.TUN},
+				{Key: lb.RealKey{Addr: addr("10.0.0.4")}, Weight: 1},
 			},
 		},
 		{
@@ -98,7 +99,12 @@ func TestServices(t *testing.T) {
 			Servers: []lb.RealSpec{
 				{Key: lb.RealKey{Addr: addr("10.0.0.1"), Port: 81}, Weight: 1},
 				{Key: lb.RealKey{Addr: addr("10.0.0.1")}, Weight: 1},
+				{Key: lb.RealKey{Addr: addr("10.0.0.2"), Port: 82}, Weight: 1, Forward: lb.DR},
 			},
+		},
+		{
+			Name: "tcp-192.0.2.2-80", Key: lb.ServiceKey{Proto: 6, Addr: addr("192.0.2.2"), Port: 80}, Scheduler: "rr",
+			SchedulerFlags: []string{"flag-1", "flag-3"}, Persistence: &lb.Persistence{Timeout: 300 * time.Second, Prefix: 32, Engine: "sip"},
 		},
 		{Name: "fwmark-31-ipv6", Key: lb.ServiceKey{Mark: 31, V6: true}, Scheduler: "rr"},
 	}
@@ -130,9 +136,12 @@ services:
   - {address: 10.0.0.2, port: 8080, weight: 0, forward: nat}
   - {address: 10.0.0.3, port: 8080, forward: dr}   # the service's port, as ipvsadm makes it
   - {address: "2001:db8::3", forward: tun}
+  - {address: 10.0.0.4, port: 0} # the packet's own
 - {protocol: udp, address: "2001:db8::53", port: 53, scheduler: rr, forward: tun, one_packet: true, servers: [{address: 10.0.0.1, tunnel: {}}]}
 - {protocol: sctp, address: 192.0.2.1, port: 5060, scheduler: rr, name: sip-signalling}
-- {fwmark: 0x1f, scheduler: rr, one_packet: true, servers: [{address: 10.0.0.1, port: 81}, {address: 10.0.0.1}]}
+- {fwmark: 0x1f, scheduler: rr, one_packet: true, servers: [{address: 10.0.0.1, port: 81}, {address: 10.0.0.1}, {address: 10.0.0.2, port: 82, forward: dr}]}
+# What makes no sense to anybody is taken all the same, as it may come from ipvsadm.
+- {protocol: tcp, address: 192.0.2.2, port: 80, scheduler: rr, scheduler_flags: [flag-1, flag-3], persistence: {engine: sip}}
 - {fwmark: 31, family: ipv6, scheduler: rr}
 marks:
 - {mark: 4294967295}

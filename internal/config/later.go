@@ -4,12 +4,5 @@ package config
 // index. Such a key is validated like any other and then refused unless it
 // has its default, so that nobody believes in a setting that does nothing.
 var later = map[string]bool{
-	"helpers.ftp":                true,
-	"sysctl.backup_only":         true,
-	"sysctl.sync_version":        true,
-	"sysctl.sync_threshold":      true,
-	"sysctl.sync_refresh_period": true,
-	"sysctl.sync_retries":        true,
-	"sysctl.sync_persist_mode":   true,
-	"sysctl.sync_ports":          true,
+	"helpers.ftp": true,
 }

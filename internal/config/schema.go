@@ -101,7 +101,7 @@ var serviceShape = section(
 	key{name: "fwmark", shape: integer(1, math.MaxUint32)},
 	key{name: "family", shape: words("ipv4", "ipv6"), def: "ipv4"},
 	key{name: "scheduler", shape: words(schedulers...), def: "wlc"},
-	key{name: "scheduler_flags", shape: list(words("sh-fallback", "sh-port", "mh-fallback", "mh-port"), 0, 0), def: []any{}},
+	key{name: "scheduler_flags", shape: list(words("sh-fallback", "sh-port", "mh-fallback", "mh-port", "flag-1", "flag-2", "flag-3"), 0, 0), def: []any{}},
 	key{name: "persistence", optional: true, shape: section(
 		key{name: "timeout", shape: duration(time.Second, maxTimeout, time.Second, 300*time.Second), def: 300 * time.Second},
 		key{name: "netmask", shape: integer(1, 128)},
@@ -138,39 +138,47 @@ var protocol = oneOf(choice{"tcp", uint8(lb.ProtoTCP)}, choice{"udp", uint8(lb.P
 // schedulers are the kernel's, by name (section 1.5).
 var schedulers = []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"}
 
-// sysctls are the kernel's net.ipv4.vs.* with its defaults and ranges
-// (section 1.10). Where Linux 6.1 takes any number, so does this.
+// sysctls are the kernel's net.ipv4.vs.* with the defaults and ranges of Linux
+// 6.1 (section 1.10): most take any number, and mean 0 or not 0.
 var sysctls = []key{
-	number("conntrack", 0, 1, 0),
-	number("cache_bypass", 0, 1, 0),
-	number("expire_nodest_conn", 0, 1, 0),
-	number("expire_quiescent_template", 0, 1, 0),
-	number("nat_icmp_send", 0, 1, 0),
-	number("schedule_icmp", 0, 1, 0),
-	number("sloppy_tcp", 0, 1, 0),
-	number("sloppy_sctp", 0, 1, 0),
-	number("conn_reuse_mode", math.MinInt32, math.MaxInt32, 1),
-	number("pmtu_disc", math.MinInt32, math.MaxInt32, 1),
-	number("drop_entry", 0, 3, 0),
-	number("drop_packet", 0, 3, 0),
-	number("secure_tcp", 0, 3, 0),
-	number("am_droprate", math.MinInt32, math.MaxInt32, 10),
-	number("amemthresh", math.MinInt32, math.MaxInt32, 1024),
-	number("backup_only", 0, 1, 0),
-	number("ignore_tunneled", 0, 1, 0),
-	number("snat_reroute", 0, 1, 1),
-	number("sync_version", 0, 1, 1),
+	number("conntrack", 0),
+	number("cache_bypass", 0),
+	number("expire_nodest_conn", 0),
+	number("expire_quiescent_template", 0),
+	number("nat_icmp_send", 0),
+	number("schedule_icmp", 0),
+	number("sloppy_tcp", 0),
+	number("sloppy_sctp", 0),
+	number("conn_reuse_mode", 1),
+	number("pmtu_disc", 1),
+	within(0, 3, "drop_entry", 0),
+	within(0, 3, "drop_packet", 0),
+	within(0, 3, "secure_tcp", 0),
+	number("am_droprate", 10),
+	number("amemthresh", 1024),
+	number("backup_only", 0),
+	number("ignore_tunneled", 0),
+	number("snat_reroute", 1),
+	within(0, 1, "sync_version", 1),
 	{name: "sync_threshold", shape: pair(), def: []any{3, 50}},
-	number("sync_refresh_period", 0, math.MaxInt32/100, 0),
-	number("sync_retries", 0, 3, 0),
-	number("sync_persist_mode", 0, 1, 0),
-	{name: "sync_ports", shape: powerOfTwo(1, 64), def: 1},
-	number("lblc_expiration", 0, math.MaxInt32/100, 86400),
-	number("lblcr_expiration", 0, math.MaxInt32/100, 86400),
-	number("run_estimation", 0, 1, 1),
+	seconds("sync_refresh_period", 0),
+	within(0, 3, "sync_retries", 0),
+	number("sync_persist_mode", 0),
+	{name: "sync_ports", shape: powerOfTwo(1, 1<<30), def: 1},
+	seconds("lblc_expiration", 86400),
+	seconds("lblcr_expiration", 86400),
+	number("run_estimation", 1),
 }
 
-func number(name string, least, most int64, def int) key {
+// number is a tunable that takes whatever fits the kernel's int.
+func number(name string, def int) key { return within(math.MinInt32, math.MaxInt32, name, def) }
+
+// seconds is a tunable that the kernel keeps in ticks of 10 ms, in an int.
+func seconds(name string, def int) key {
+	return within(-(math.MaxInt32 / 100), math.MaxInt32/100, name, def)
+}
+
+func within(least, most int64, name string, def int) key {
 	return key{name: name, shape: integer(least, most), def: def}
 }
 

@@ -135,7 +135,7 @@ func (s service) checkScheduler() {
 		return
 	}
 	for i, f := range s.SchedulerFlags {
-		if of, _, _ := strings.Cut(f, "-"); of != s.Scheduler {
+		if of, _, _ := strings.Cut(f, "-"); of != "flag" && of != s.Scheduler {
 			s.fail(at(flags, i), "%s is a flag of scheduler %s, not of %s", f, of, s.Scheduler)
 		}
 	}
@@ -157,8 +157,7 @@ func (s service) checkOnePacket() {
 	}
 }
 
-// checkPersistence: the prefix must be of the service's family (K-PERS-3),
-// and only UDP carries SIP (K-PE-1).
+// checkPersistence: the prefix must be of the service's family (K-PERS-3).
 func (s service) checkPersistence() {
 	p, path := s.Persistence, s.path+".persistence"
 	if p == nil {
@@ -166,9 +165,6 @@ func (s service) checkPersistence() {
 	}
 	if v6, known := s.v6(); known && !v6 && p.Netmask > 32 {
 		s.fail(path+".netmask", "%d is out of range for IPv4, want 1..32", p.Netmask)
-	}
-	if p.Engine == "sip" && s.FWMark == 0 && s.Protocol != lb.ProtoUDP && s.sound(s.path+".protocol") {
-		s.fail(path+".engine", "sip is for udp and fwmark services only, want \"\"")
 	}
 }
 
@@ -246,12 +242,9 @@ func (s service) server(path string, t *serverText) lb.RealSpec {
 		r.Forward = *t.Forward
 	}
 	// DR and TUN leave the port alone, so their server's is the service's
-	// whatever the file says, as ipvsadm has it.
-	if t.Port != nil && r.Forward == lb.NAT {
+	// whatever the file says, as ipvsadm has it; a mark service has none.
+	if t.Port != nil && (r.Forward == lb.NAT || s.FWMark != 0) {
 		r.Key.Port = *t.Port
-		if *t.Port == 0 && s.Port != 0 && s.sound(s.path+".port") {
-			s.fail(path+".port", "0 keeps the packet's port, which is for services of every port, want 1..65535")
-		}
 	}
 	if r.Forward == lb.TUN {
 		if r.Tunnel = s.Tunnel; t.Tunnel != nil {

@@ -73,7 +73,7 @@ func newCache(f Flags) *cache {
 		stripes, entries, members = cacheStripes, stripeEntries, 2*stripeEntries
 	}
 	c := &cache{stripes: make([]stripe, stripes), sweeps: 1}
-	c.expiration.Store(int32(clock.FromDuration(cacheExpiration)))
+	c.expiration.Store(ticks(cacheExpiration))
 	for i := range c.stripes {
 		s := &c.stripes[i]
 		s.buckets = make([]uint32, cacheBuckets/stripes)
@@ -205,8 +205,8 @@ func Sweep(plan any, now clock.Ticks, expiration time.Duration) {
 	if !ok {
 		return
 	}
-	limit := clock.FromDuration(expiration)
-	c.expiration.Store(int32(limit))
+	limit := ticks(expiration)
+	c.expiration.Store(limit)
 	goal := math.MaxInt
 	if c.sweeps%fullSweep == 0 {
 		c.sweeps = 1
@@ -216,17 +216,21 @@ func Sweep(plan any, now clock.Ticks, expiration time.Duration) {
 			c.sweeps++
 			return
 		}
-		limit, goal = clock.FromDuration(cacheIdle), min(excess*4/3, cacheEntries/2)
+		limit, goal = ticks(cacheIdle), min(excess*4/3, cacheEntries/2)
 	}
 	// A worker's clock may be a little ahead: ages are signed.
 	for range cacheBuckets {
 		c.rover = (c.rover + 1) % cacheBuckets
-		goal -= c.drop(c.rover, func(e *entry) bool { return int32(now-e.used) < int32(limit) })
+		goal -= c.drop(c.rover, func(e *entry) bool { return int32(now-e.used) < limit })
 		if goal <= 0 {
 			return
 		}
 	}
 }
+
+// ticks is a time of a cache; one below zero, which the kernel takes, is always
+// over.
+func ticks(d time.Duration) int32 { return int32(d / clock.TickNanos) }
 
 // Forget takes servers out of the cache of a plan of lblc or lblcr, since
 // their IDs are about to be given to others.
