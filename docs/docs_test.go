@@ -167,6 +167,12 @@ func TestCountersAreExplained(t *testing.T) {
 	for k := range slowpath.Kinds {
 		explained(k.String())
 	}
+	for c := range slowpath.Classes {
+		explained(c.String())
+	}
+	for r := range slowpath.Refusals {
+		explained(r.String())
+	}
 	for r := range xdpprog.Reasons {
 		explained(r.String())
 	}

@@ -43,7 +43,7 @@ const (
 	DropLinkDown        // the outgoing interface is down or not one of the node's
 	DropTxFull          // the tx ring stayed full
 	DropInboxFull       // the owner's inbox, or this worker's frames for it, ran out
-	DropSlowFull        // the slow path's ring was full
+	DropSlowPath        // to be passed or held, and the slow path had no room or tokens left for its class
 	Verdicts            // how many there are
 )
 
@@ -56,7 +56,7 @@ var names = [Verdicts]string{
 	DropICMPChecksum: "icmp_checksum", DropOtherHost: "other_host", DropFragment: "fragment",
 	DropNoFragmentation: "needs_fragmentation", DropServerGone: "server_gone", DropTableFull: "table_full",
 	DropDefence: "drop_packet", DropLocalServer: "local_server", DropNoCallID: "no_call_id", DropSmallMTU: "small_mtu", DropHeadroom: "no_headroom",
-	DropLinkDown: "link_down", DropTxFull: "tx_full", DropInboxFull: "inbox_full", DropSlowFull: "slow_path_full",
+	DropLinkDown: "link_down", DropTxFull: "tx_full", DropInboxFull: "inbox_full", DropSlowPath: "slow_path_refused",
 }
 
 // String returns the verdict's counter name.

@@ -126,21 +126,22 @@ func (p *Path) report(m *Meta, frame []byte, in *packet.Info, now int64) Fate {
 	t := p.cfg.Tables()
 	hop := t.Lookup(&in.Src)
 	from, ok := source(t, hop, m, in)
-	switch {
-	case !ok || hop.State != nexthop.Reachable && hop.State != nexthop.Unresolved || t.Interfaces[hop.Iface].Port < 0:
+	if !ok || hop.State != nexthop.Reachable && hop.State != nexthop.Unresolved || t.Interfaces[hop.Iface].Port < 0 {
 		p.countError(ErrorNoWay)
 		return Unanswered
-	case m.Kind != TooBig && !p.errors.allow(&in.Src, now):
-		p.countError(ErrorLimited)
-		return Unanswered
 	}
-	msg, mtu := messages[m.Kind], uint32(0)
-	if m.Kind == TooBig {
-		mtu = uint32(m.MTU)
-	}
+	msg := &messages[m.Kind]
 	kind, code := msg.type4, msg.code4
 	if in.Family == 6 {
 		kind, code = msg.type6, msg.code6
+	}
+	if !p.limits.allow(&in.Src, hop.Prefix, kind, code, now) {
+		p.countError(ErrorLimited)
+		return Unanswered
+	}
+	mtu := uint32(0)
+	if m.Kind == TooBig {
+		mtu = uint32(m.MTU)
 	}
 	p.ident++
 	const ip = headroom + packet.EthernetLen
@@ -157,7 +158,7 @@ func (p *Path) report(m *Meta, frame []byte, in *packet.Info, now int64) Fate {
 // post has a finished error sent, or keeps it while its next hop is asked for.
 func (p *Path) post(m *Meta, frame []byte, in *packet.Info, hop *nexthop.Hop, now int64) Fate {
 	if hop.State == nexthop.Unresolved {
-		p.keep(&Meta{Kind: m.Kind, Cause: m.Cause, Worker: m.Worker, Target: in.Src}, frame, true, now)
+		p.keep(&Meta{Kind: m.Kind, Worker: m.Worker, Target: in.Src}, frame, true, now)
 		return Answered
 	}
 	if !p.emit(m, hop, frame) {
@@ -170,7 +171,7 @@ func (p *Path) post(m *Meta, frame []byte, in *packet.Info, hop *nexthop.Hop, no
 
 // emit has a finished frame sent by a hop's interface.
 func (p *Path) emit(m *Meta, hop *nexthop.Hop, frame []byte) bool {
-	p.out = Out{Cause: m.Cause, Worker: m.Worker, Iface: hop.Iface, Timer: p.inTimer}
+	p.out = Out{Worker: m.Worker, Iface: hop.Iface, Timer: p.inTimer}
 	return p.cfg.Emit(&p.out, frame)
 }
 

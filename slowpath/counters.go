@@ -15,14 +15,12 @@ const (
 	NeighbourFailed             // dropped: its next hop did not answer
 	HoldFull                    // dropped: too many packets wait; the oldest goes first
 	HoldLost                    // dropped: its next hop became known but it could not be sent
-	OverBudget                  // dropped: too many of its kind
 	Fates                       // how many there are
 )
 
 var fateNames = [Fates]string{
 	Passed: "passed", HostRefused: "host_refused", Answered: "answered", Unanswered: "unanswered",
 	Released: "transmitted", NeighbourFailed: "neighbour_failed", HoldFull: "hold_full", HoldLost: "hold_lost",
-	OverBudget: "over_budget",
 }
 
 // String returns the fate's counter name.

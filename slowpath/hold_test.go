@@ -57,7 +57,7 @@ func TestHeldDirect(t *testing.T) {
 	// A DR packet still has the VIP as its destination, so its way cannot be
 	// read from it; and it goes to the server itself though a route names a gateway.
 	s := set(t, Limits{})
-	m := Meta{Kind: NoNeighbour, Target: addr("10.0.2.200"), Cause: 5, Worker: 2}
+	m := Meta{Kind: NoNeighbour, Target: addr("10.0.2.200"), Worker: 2}
 	s.Handle(&m, held(vip, 9).Bytes())
 	m.Direct = true
 	s.Handle(&m, held(vip, 1).Bytes())
@@ -67,7 +67,7 @@ func TestHeldDirect(t *testing.T) {
 	s.table = table(t, 2, "10.0.2.200 1")
 	s.TableChanged()
 	s.check(t, "to the server's MAC", []string{to("02:00:00:00:02:c8", vip, 1)}, "no_neighbour transmitted 1, held 1+0")
-	if want := []Out{{Cause: 5, Worker: 2, Iface: 1}}; !slices.Equal(s.outs, want) {
+	if want := []Out{{Worker: 2, Iface: 1}}; !slices.Equal(s.outs, want) {
 		t.Errorf("sent with %+v, want %+v", s.outs, want)
 	}
 }
@@ -159,15 +159,12 @@ func TestAnswerWaitsForItsOwnWay(t *testing.T) {
 	s := set(t, Limits{})
 	s.table = table(t, 1)
 	syn := fromClient().TCP(1000, 80, packettest.SYN).Bytes()
-	s.Handle(&Meta{Kind: PortUnreachable, Virtual: addr(vip), Cause: 9}, syn)
+	s.Handle(&Meta{Kind: PortUnreachable, Virtual: addr(vip)}, syn)
 	s.check(t, "the error waits for the client's MAC address", nil, "port_unreachable answered 1, held 0+1")
 	s.table = table(t, 2, client+" 0")
 	s.TableChanged()
 	s.check(t, "and leaves", []string{"eth0: 02:00:00:00:00:01 > 02:00:00:00:01:0a IP ttl=64 id=0x0001 tos=0xc0 10.0.1.100 > 10.0.1.10 ICMP(1) type=3 code=3 rest=0x00000000 csum=ok " +
 		"quoting {IP ttl=64 id=0x1000 DF 10.0.1.10:1000 > 10.0.1.100:80 TCP [S] len=0}"}, "port_unreachable answered 1, error sent 1")
-	if s.outs[0].Cause != 9 {
-		t.Errorf("caused by %d, want 9", s.outs[0].Cause)
-	}
 
 	s.table = table(t, 3)
 	s.Handle(&Meta{Kind: PortUnreachable, Virtual: addr(vip)}, syn)

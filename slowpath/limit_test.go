@@ -5,29 +5,31 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/fastpath/packet/packettest"
+	"github.com/sluice-lb/sluice/lb/flow"
 )
 
 func TestBucket(t *testing.T) {
 	const second = int64(time.Second)
 	for _, row := range []struct {
-		stake string
-		rate  Rate
-		at    []int64 // nanoseconds
-		want  string  // y: taken, n: refused
+		stake            string
+		perSecond, burst int
+		at               []int64 // nanoseconds
+		want             string  // y: taken, n: refused
 	}{
-		{"a full bucket first", Rate{1, 3}, []int64{0, 0, 0, 0}, "yyyn"},
-		{"one comes back a second", Rate{1, 2}, []int64{0, 0, second - 1, second, second}, "yynyn"},
-		{"it never holds more than its burst", Rate{10, 2}, []int64{0, 60 * second, 60 * second, 60 * second}, "yyyn"},
-		{"what is refused costs nothing", Rate{1, 1}, []int64{0, 1, 2, 3, second}, "ynnny"},
-		{"0 is no limit", Rate{0, 0}, []int64{0, 0, 0}, "yyy"},
-		{"a clock that begins late", Rate{1, 1}, []int64{1 << 60, 1 << 60}, "yn"},
+		{"a full bucket first", 1, 3, []int64{0, 0, 0, 0}, "yyyn"},
+		{"one comes back a second", 1, 2, []int64{0, 0, second - 1, second, second}, "yynyn"},
+		{"it never holds more than its burst", 10, 2, []int64{0, 60 * second, 60 * second, 60 * second}, "yyyn"},
+		{"what is refused costs nothing", 1, 1, []int64{0, 1, 2, 3, second}, "ynnny"},
+		{"0 is no limit", 0, 0, []int64{0, 0, 0}, "yyy"},
+		{"a clock that begins late", 1, 1, []int64{1 << 60, 1 << 60}, "yn"},
 	} {
 		var b bucket
-		got := ""
+		got, p := "", newPace(row.perSecond, row.burst)
 		for _, now := range row.at {
-			if b.has(row.rate, now) {
-				b.take(row.rate, now)
+			if b.has(p, now) {
+				b.take(p, now)
 				got += "y"
 			} else {
 				got += "n"
@@ -35,6 +37,27 @@ func TestBucket(t *testing.T) {
 		}
 		if got != row.want {
 			t.Errorf("%s: %s, want %s", row.stake, got, row.want)
+		}
+	}
+}
+
+func TestTypeSet(t *testing.T) {
+	for _, row := range []struct{ text, want string }{
+		{"", ""},
+		{"0-1,3-127", "0-1,3-127"},
+		{"255", "255"},
+		{"0-255", "0-255"},
+		{"63-64,127-128", "63-64,127-128"}, // over the words' ends
+		{"3,1,2", "1-3"},
+	} {
+		set, err := ParseTypeSet(row.text)
+		if err != nil || set.String() != row.want {
+			t.Errorf("%q is %q, %v, want %q", row.text, set, err, row.want)
+		}
+	}
+	for _, text := range []string{"256", "-", "1-", "-1", "2-1", "1,,2", "a", " 1"} {
+		if set, err := ParseTypeSet(text); err == nil {
+			t.Errorf("%q is %q, want an error", text, set)
 		}
 	}
 }
@@ -47,15 +70,8 @@ func (s *stage) ask(n int, kind Kind) bool {
 	return len(s.frames) > before
 }
 
-// linux are Linux's limits of ICMP errors, without budgets.
-func linux() Limits {
-	l := DefaultLimits()
-	l.Kinds = [Kinds]Rate{}
-	return l
-}
-
 func TestErrorLimits(t *testing.T) {
-	s := set(t, linux())
+	s := set(t, Limits{ICMP: DefaultICMPLimits()})
 	var known []string
 	for n := 2; n < 250; n++ {
 		known = append(known, fmt.Sprintf("10.0.1.%d 0", n))
@@ -101,31 +117,54 @@ func TestErrorLimits(t *testing.T) {
 	}
 }
 
-func TestManyDestinationsNeedNoMoreMemory(t *testing.T) {
-	// More destinations than places: some begin anew, none is refused that should not be.
-	s := set(t, Limits{ErrorsEach: Rate{1, 6}})
-	for i := range 3 * peers {
-		a := addr("10.0.1.1")
-		a[13], a[14], a[15] = byte(i>>16), byte(i>>8), byte(i)
-		if !s.errors.allow(&a, 0) {
-			t.Fatalf("destination %d refused at its first error", i)
+// What is limited, and how much, is Linux's: by type, by family, and in IPv6 by
+// the route.
+func TestWhatIsLimited(t *testing.T) {
+	const unreachable, echo, tooBig6, unreachable6, echo6 = packet.ICMPUnreachable, 0, packet.ICMPv6TooBig, packet.ICMPv6Unreachable, 129
+	v4, v6 := addr(client), addr(client6)
+	for _, row := range []struct {
+		stake      string
+		dst        flow.Addr
+		prefix     uint8
+		kind, code uint8
+		want       int // of 40 at once and one each 100 ms for 2 s
+	}{
+		{"unreachable", v4, 24, unreachable, packet.ICMPPortUnreachable, 6 + 2},
+		{"path MTU discovery is left alone", v4, 24, unreachable, packet.ICMPFragNeeded, 60},
+		{"echo replies are not in the mask", v4, 24, echo, 0, 60},
+		{"to one address of IPv6: as in IPv4", v6, 128, unreachable6, 0, 6 + 2},
+		{"to a subnet of 64 bits: four times as often", v6, 64, unreachable6, 0, 6 + 8},
+		{"by the default route: sixteen times, so that each of ours gets through", v6, 0, unreachable6, 0, 6 + 20},
+		{"packet too big is not in the mask", v6, 64, tooBig6, 0, 60},
+		{"nor are echo replies", v6, 64, echo6, 0, 60},
+	} {
+		l, got := newLimits(DefaultICMPLimits()), 0
+		for range 40 {
+			if l.allow(&row.dst, row.prefix, row.kind, row.code, 0) {
+				got++
+			}
+		}
+		for i := range int64(20) {
+			if l.allow(&row.dst, row.prefix, row.kind, row.code, (i+1)*1e8) {
+				got++
+			}
+		}
+		if got != row.want {
+			t.Errorf("%s: %d of 60, want %d", row.stake, got, row.want)
 		}
 	}
 }
 
-func TestBudgets(t *testing.T) {
-	l := Limits{}
-	l.Kinds[Host] = Rate{10, 3}
-	s := set(t, l)
-	frame := fromClient().UDP(1, 2).Bytes()
-	for range 5 {
-		s.Handle(&Meta{Kind: Host}, frame)
+func TestManyDestinationsNeedNoMoreMemory(t *testing.T) {
+	// More destinations than places: some begin anew, none is refused that should not be.
+	l := newLimits(ICMPLimits{Ratelimit: time.Second, Ratemask: 1 << packet.ICMPTimeExceeded})
+	for i := range 3 * peers {
+		a := addr("10.0.1.1")
+		a[13], a[14], a[15] = byte(i>>16), byte(i>>8), byte(i)
+		if !l.allow(&a, 32, packet.ICMPTimeExceeded, 0, 0) {
+			t.Fatalf("destination %d refused at its first error", i)
+		}
 	}
-	s.Handle(&Meta{Kind: TimeExceeded}, frame)
-	s.clock.Advance(100 * time.Millisecond)
-	s.Handle(&Meta{Kind: Host}, frame)
-	s.sent = nil
-	s.check(t, "a flood of one kind leaves the others theirs", nil, "host passed 4, host over_budget 2, time_exceeded answered 1, error sent 1")
 }
 
 func TestFloodAllocatesNothing(t *testing.T) {

@@ -3,12 +3,10 @@ package slowpath
 import (
 	"context"
 	"time"
-
-	"github.com/sluice-lb/sluice/internal/spsc"
 )
 
 // turn is how many packets of one ring are handled before the next ring has its
-// turn, so that one worker's flood does not delay another's packets.
+// turn, so that one flood does not delay another worker's packets, or another class's.
 const turn = 32
 
 // nap is the longest sleep without a look at the rings, for the case that
@@ -24,17 +22,17 @@ func (p *Path) Wake() {
 	}
 }
 
-// Run handles the packets of the rings, in turns, until ctx is done. Its goroutine is
-// the rings' consumer and the Path's owner. It sleeps while there is nothing to do.
-func (p *Path) Run(ctx context.Context, rings []*spsc.Ring[Meta]) {
+// Run handles the workers' packets, in turns, until ctx is done. Its goroutine is
+// the Intakes' consumer and the Path's owner. It sleeps while there is nothing to do.
+func (p *Path) Run(ctx context.Context, workers []*Intake) {
 	alarm := time.NewTimer(nap)
 	defer alarm.Stop()
 	for ctx.Err() == nil {
-		if p.work(rings) {
+		if p.work(workers) {
 			continue
 		}
 		p.asleep.Store(true)
-		if !p.idle(rings) && p.asleep.CompareAndSwap(true, false) {
+		if !p.idle(workers) && p.asleep.CompareAndSwap(true, false) {
 			continue // filled after work had looked, by someone who saw us awake
 		}
 		alarm.Reset(p.untilDue(p.cfg.Now(), nap))
@@ -50,8 +48,8 @@ func (p *Path) Run(ctx context.Context, rings []*spsc.Ring[Meta]) {
 	}
 }
 
-// work does a turn of every ring and what is due, and says whether there was anything.
-func (p *Path) work(rings []*spsc.Ring[Meta]) (busy bool) {
+// work does a turn of every Intake and what is due, and says whether there was anything.
+func (p *Path) work(workers []*Intake) (busy bool) {
 	if p.cfg.Tables().Version != p.version {
 		p.TableChanged()
 	}
@@ -60,24 +58,16 @@ func (p *Path) work(rings []*spsc.Ring[Meta]) (busy bool) {
 			p.Tick(now)
 		}
 	}
-	for _, r := range rings {
-		for range turn {
-			m, frame, ok := r.Front()
-			if !ok {
-				break
-			}
-			p.Handle(m, frame)
-			r.Release()
-			busy = true
-		}
+	for _, in := range workers {
+		busy = p.Take(in, turn) || busy
 	}
 	return busy
 }
 
 // idle says whether there is nothing to do but wait.
-func (p *Path) idle(rings []*spsc.Ring[Meta]) bool {
-	for _, r := range rings {
-		if _, _, ok := r.Front(); ok {
+func (p *Path) idle(workers []*Intake) bool {
+	for _, in := range workers {
+		if !in.Idle() {
 			return false
 		}
 	}

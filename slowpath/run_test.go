@@ -8,7 +8,6 @@ import (
 
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/internal/clock"
-	"github.com/sluice-lb/sluice/internal/spsc"
 )
 
 // counted is a host that counts.
@@ -39,29 +38,24 @@ func TestRun(t *testing.T) {
 		Tables: current.Load, Now: clock.System{}.Now, Host: host,
 		Emit: func(*Out, []byte) bool { sent.Add(1); return true },
 	})
-	rings := []*spsc.Ring[Meta]{spsc.New[Meta](64, 256), spsc.New[Meta](64, 256)}
+	intakes := []*Intake{NewIntake(roomy(), 256), NewIntake(roomy(), 256)}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		p.Run(ctx, rings)
+		p.Run(ctx, intakes)
 	}()
 	frame := fromClient().UDP(1, 2).Bytes()
-	put := func(r *spsc.Ring[Meta], m Meta, f []byte) {
-		for {
-			if meta, b, ok := r.Reserve(); ok {
-				*meta = m
-				r.Commit(copy(b, f))
-				p.Wake()
-				return
-			}
+	put := func(in *Intake, m Meta, f []byte) {
+		for !give(in, m, f, 0) {
 			time.Sleep(time.Microsecond)
 		}
+		p.Wake()
 	}
-	for i, r := range rings {
+	for i, in := range intakes {
 		go func() {
 			for range perRing {
-				put(r, Meta{Kind: Host, Iface: uint16(i)}, frame)
+				put(in, Meta{Kind: Host, Iface: uint16(i)}, frame)
 			}
 		}()
 	}
@@ -70,7 +64,7 @@ func TestRun(t *testing.T) {
 	})
 
 	// A packet that waits leaves when the table changes, without further packets.
-	put(rings[0], Meta{Kind: NoNeighbour, Target: addr(server)}, held(server, 1).Bytes())
+	put(intakes[0], Meta{Kind: NoNeighbour, Target: addr(server)}, held(server, 1).Bytes())
 	until(t, "the packet to be held", func() bool { return p.Counters().Held == 1 })
 	current.Store(table(t, 2, server+" 1"))
 	p.Wake()
@@ -90,15 +84,13 @@ func TestRunTimesOut(t *testing.T) {
 		Emit:   func(*Out, []byte) bool { sent.Add(1); return true },
 		Limits: Limits{HoldTime: time.Millisecond},
 	})
-	ring := spsc.New[Meta](64, 256)
-	meta, b, _ := ring.Reserve()
-	*meta = Meta{Kind: NoNeighbour, Target: addr(server)}
-	ring.Commit(copy(b, held(server, 1).Bytes()))
+	in := NewIntake(roomy(), 256)
+	give(in, Meta{Kind: NoNeighbour, Target: addr(server)}, held(server, 1).Bytes(), 0)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		p.Run(ctx, []*spsc.Ring[Meta]{ring})
+		p.Run(ctx, []*Intake{in})
 	}()
 	until(t, "host unreachable, although nothing wakes the goroutine", func() bool { return sent.Load() == 1 })
 	stop()

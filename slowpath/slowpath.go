@@ -3,13 +3,12 @@
 // neighbour's address.
 //
 // A Path belongs to one goroutine, off the workers' CPUs. Packets reach it
-// through rings, one from each worker, and leave it through functions that its
-// Config names, so it touches no NIC. Everything in it is bounded, and each packet is counted
-// under exactly one Fate.
+// through an Intake from each worker, which has a ring and a rate for each class of
+// them, and leave it through functions that its Config names, so it touches no NIC. Everything in
+// it is bounded, and each packet is counted under exactly one Fate.
 package slowpath
 
 import (
-	"hash/maphash"
 	"sync/atomic"
 	"time"
 
@@ -46,7 +45,6 @@ func (k Kind) String() string {
 
 // Meta goes with a packet to the slow path; it is the value of the rings' slots.
 type Meta struct {
-	Cause  uint64    // number of the input packet, in a replay
 	Target flow.Addr // NoNeighbour: what the way was looked up for: the real server, or the client
 	// Virtual is the virtual service that the client addressed: an error comes
 	// from it. Of a kept packet that was translated (NAT) or is in a tunnel, an
@@ -65,7 +63,6 @@ type Meta struct {
 
 // Out goes with a frame that is to be sent.
 type Out struct {
-	Cause  uint64 // number of the input packet, in a replay
 	Worker uint16 // by whom: the worker that sent the packet here
 	Iface  uint16 // index in nexthop.Table of the interface
 	Timer  bool   // its moment was a timer's, not a packet's
@@ -92,24 +89,11 @@ type Config struct {
 // Limits bound a Path's work and memory. The zero Limits are without bounds
 // on rates, and with the default sizes: a replay's.
 type Limits struct {
-	ErrorsEach Rate          // ICMP errors to one destination; those about MTU are exempt, as in Linux
-	ErrorsAll  Rate          // ICMP errors in all, with the same exemption
-	Kinds      [Kinds]Rate   // packets of a kind; those beyond it are dropped
+	ICMP       ICMPLimits
 	HoldFrames int           // packets kept in all; 0: 1024
 	HoldEach   int           // packets kept for one next hop; 0: 101, Linux's unres_qlen
 	HoldTime   time.Duration // how long a next hop may take; 0: 3 s, as Linux tries
 	FrameBytes int           // longest frame that is kept; 0: 2048
-}
-
-// DefaultLimits are those of a live node: of ICMP errors as Linux has them
-// (icmp_ratelimit, a burst of 6; icmp_msgs_per_sec, icmp_msgs_burst).
-func DefaultLimits() Limits {
-	l := Limits{ErrorsEach: Rate{1, 6}, ErrorsAll: Rate{1000, 50}}
-	for k := range l.Kinds {
-		l.Kinds[k] = Rate{10_000, 1000}
-	}
-	l.Kinds[Host] = Rate{100_000, 4000}
-	return l
 }
 
 // withDefaults returns l with its sizes filled in.
@@ -132,8 +116,7 @@ func (l Limits) withDefaults() Limits {
 // Wake and Counters.
 type Path struct {
 	cfg     Config
-	errors  limits
-	budgets [Kinds]bucket
+	limits  *limits
 	hold    hold
 	answer  []byte // an ICMP error under construction
 	scratch []byte // a frame with headroom, for one that need not wait after all
@@ -156,7 +139,7 @@ func New(c Config) *Path {
 	}
 	return &Path{
 		cfg:     c,
-		errors:  limits{each: c.Limits.ErrorsEach, all: c.Limits.ErrorsAll, seed: maphash.MakeSeed()},
+		limits:  newLimits(c.Limits.ICMP),
 		hold:    newHold(c.Limits),
 		answer:  make([]byte, 0, headroom+answerBytes),
 		scratch: make([]byte, headroom+c.Limits.FrameBytes),
@@ -168,12 +151,6 @@ func New(c Config) *Path {
 // changed. It is done with it when it returns.
 func (p *Path) Handle(m *Meta, frame []byte) {
 	now := p.cfg.Now()
-	rate := p.cfg.Limits.Kinds[m.Kind]
-	if !p.budgets[m.Kind].has(rate, now) {
-		p.count(m.Kind, OverBudget)
-		return
-	}
-	p.budgets[m.Kind].take(rate, now)
 	switch m.Kind {
 	case Host:
 		p.count(Host, p.toHost(m, frame))

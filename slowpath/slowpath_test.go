@@ -284,14 +284,14 @@ func TestAnswers(t *testing.T) {
 		{"the way back is not by one of our interfaces", Meta{Kind: PortUnreachable, Virtual: addr(vip)}, packettest.Eth(nicMAC, clientMAC).IP4("10.0.3.7", vip).UDP(5, 6), "", "no_way_back"},
 	} {
 		s := set(t, Limits{})
-		row.meta.Cause, row.meta.Worker = 42, 3
+		row.meta.Worker = 3
 		s.Handle(&row.meta, row.frame.Bytes())
 		if row.want == "" {
 			s.check(t, row.stake, nil, fmt.Sprintf("%v unanswered 1, error %s 1", row.meta.Kind, row.why))
 			continue
 		}
 		s.check(t, row.stake, []string{row.want}, fmt.Sprintf("%v answered 1, error sent 1", row.meta.Kind))
-		if want := []Out{{Cause: 42, Worker: 3, Iface: 0}}; !slices.Equal(s.outs, want) {
+		if want := []Out{{Worker: 3, Iface: 0}}; !slices.Equal(s.outs, want) {
 			t.Errorf("%s: sent with %+v, want %+v", row.stake, s.outs, want)
 		}
 	}
@@ -331,7 +331,14 @@ func TestNames(t *testing.T) {
 	for k := range Kinds {
 		check(k.String())
 	}
-	if got := Kinds.String() + Fates.String() + ErrorFates.String(); got != "unknownunknownunknown" {
+	seen = map[string]bool{"": true, "unknown": true}
+	for c := range Classes {
+		check(c.String())
+	}
+	for r := range Refusals {
+		check(r.String())
+	}
+	if got := Kinds.String() + Fates.String() + ErrorFates.String() + Classes.String() + Refusals.String(); got != strings.Repeat("unknown", 5) {
 		t.Errorf("beyond the last: %q", got)
 	}
 }

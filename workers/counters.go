@@ -14,7 +14,6 @@ type Counters struct {
 	HandedIn       uint64 // from other workers
 	Originated     uint64 // frames of the slow path's, given to a port
 	OriginatedLost uint64 // of these: the tx ring stayed full
-	Unanswered     uint64 // dropped packets for whose ICMP error the slow path had no room
 	NoFrame        uint64 // turns in which an inbox waited for a free frame
 	Sleeps         uint64 // times that an idle worker slept
 	Turns          uint64
@@ -27,11 +26,12 @@ type Report struct {
 	Conns    int // live connections
 	Inbox    int // packets waiting in its inboxes
 	Ports    []rings.PortStats
+	Refused  slowpath.Refused // packets that the slow path did not take
 }
 
 // Report returns w's counts. It runs on the worker's goroutine, by Do.
 func (w *Worker) Report() Report {
-	r := Report{Counters: w.counters, Verdicts: w.pipe.Counters, Conns: w.Conns.Len()}
+	r := Report{Counters: w.counters, Verdicts: w.pipe.Counters, Conns: w.Conns.Len(), Refused: w.Slow.Refused}
 	for _, in := range w.inboxes {
 		r.Inbox += in.ring.Len()
 	}

@@ -101,14 +101,15 @@ func (w *Worker) readInbox(in *Inbox, now clock.Ticks) (busy bool) {
 	return busy
 }
 
-// toSlowPath gives the slow path a copy of k; false: its ring is full.
+// toSlowPath gives the slow path a copy of k; false: it was refused.
 func (w *Worker) toSlowPath(k *fastpath.Packet) bool {
-	meta, buf, ok := w.Slow.Reserve()
-	if !ok || int(k.Len) > len(buf) {
+	kind := kinds[k.Verdict]
+	meta, buf := w.Slow.Reserve(kind, int(k.Len), w.now)
+	if meta == nil {
 		return false
 	}
 	w.describe(k, meta)
-	w.Slow.Commit(copy(buf, k.Chunk[k.Off:k.Off+k.Len]))
+	w.Slow.Commit(kind, copy(buf, k.Chunk[k.Off:k.Off+k.Len]))
 	w.WakeSlow()
 	return true
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/sluice-lb/sluice/fastpath"
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/internal/clock"
-	"github.com/sluice-lb/sluice/internal/spsc"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 	"github.com/sluice-lb/sluice/lb/flow"
@@ -39,9 +38,9 @@ type Config struct {
 	Services *atomic.Pointer[lb.Snapshot]
 	Routes   *atomic.Pointer[nexthop.Table]
 
-	// Slow is the worker's end of its ring to the slow path, and WakeSlow
-	// tells the slow path that there is something in it.
-	Slow     *spsc.Ring[slowpath.Meta]
+	// Slow is the worker's way into the slow path, and WakeSlow tells the slow
+	// path that there is something in it.
+	Slow     *slowpath.Intake
 	WakeSlow func()
 }
 
@@ -61,6 +60,7 @@ type Worker struct {
 	asked    atomic.Int32 // requests that wait
 	wake     wakeup
 	counters Counters
+	now      int64 // of this turn, nanoseconds of the clock
 	lastTick clock.Ticks
 	behind   bool // timers are left over from the last turn
 	pollFDs  []unix.PollFd
@@ -94,7 +94,8 @@ func New(c Config) (*Worker, error) {
 // and questions. It says whether there was a packet,
 // or more is left to do.
 func (w *Worker) Turn() (busy bool) {
-	now := clock.TicksAt(w.Clock.Now()) // the clock is read once a turn
+	w.now = w.Clock.Now() // the clock is read once a turn
+	now := clock.TicksAt(w.now)
 	w.adopt(now)
 	for i, port := range w.Ports {
 		n := port.Receive(w.frames)
@@ -201,11 +202,9 @@ func (w *Worker) exception(k *fastpath.Packet) {
 		}
 	case k.Verdict == fastpath.Pass || k.Verdict == fastpath.Hold:
 		if !w.toSlowPath(k) {
-			w.recount(k.Verdict, fastpath.DropSlowFull, 1)
+			w.recount(k.Verdict, fastpath.DropSlowPath, 1)
 		}
 	case k.Verdict.Answered():
-		if !w.toSlowPath(k) {
-			w.counters.Unanswered++ // dropped as its verdict says
-		}
+		w.toSlowPath(k) // or dropped without an answer
 	}
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/sluice-lb/sluice/fastpath/packet/packettest"
 	"github.com/sluice-lb/sluice/fastpath/pathtest"
 	"github.com/sluice-lb/sluice/internal/clock"
-	"github.com/sluice-lb/sluice/internal/spsc"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 	"github.com/sluice-lb/sluice/lb/flow"
@@ -35,6 +34,9 @@ type bench struct {
 	pool     *Pool
 	clock    *clock.Fake
 }
+
+// budgets are small, and without rates.
+var budgets = slowpath.Budgets{slowpath.HandBack: {Ring: 64}, slowpath.Unresolved: {Ring: 64}, slowpath.ICMP: {Ring: 64}}
 
 func newBench(t testing.TB, workers int, copying bool, services ...lb.ServiceSpec) *bench {
 	t.Helper()
@@ -67,7 +69,7 @@ func newBench(t testing.TB, workers int, copying bool, services ...lb.ServiceSpe
 		w, err := New(Config{
 			ID: i, CPU: -1, Ports: ports, Roles: []fastpath.Role{fastpath.RoleClient, fastpath.RoleServer}, Batch: 32,
 			Idle: Idle{Adaptive: true, Spin: time.Millisecond}, Conns: table, Templates: templates, Steering: steering, Clock: b.clock,
-			Services: b.director.Published(), Routes: &hops, Slow: spsc.New[slowpath.Meta](64, 2048), WakeSlow: func() {},
+			Services: b.director.Published(), Routes: &hops, Slow: slowpath.NewIntake(budgets, 2048), WakeSlow: func() {},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -194,7 +196,7 @@ func TestOverflowsAreCounted(t *testing.T) {
 	if totals.Dropped["inbox_full"] == 0 {
 		t.Errorf("nothing was dropped for a full inbox: %+v", totals)
 	}
-	if totals.Dropped["slow_path_full"] == 0 || totals.Passed != 64 {
+	if totals.Dropped["slow_path_refused"] == 0 || totals.Passed != 64 {
 		t.Errorf("nothing was dropped for a full slow path of 64: %+v", totals)
 	}
 	if err := totals.adds(); err != nil {

@@ -19,7 +19,6 @@ import (
 	"github.com/sluice-lb/sluice/fastpath"
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/internal/clock"
-	"github.com/sluice-lb/sluice/internal/spsc"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 	"github.com/sluice-lb/sluice/lb/flow"
@@ -115,7 +114,7 @@ func (r *Rig) start() error {
 		Roles: []fastpath.Role{fastpath.RoleClient, fastpath.RoleServer}, Batch: Batch,
 		Conns: r.conns, Templates: r.sticky, Steering: flow.NewSteering(1, make([]byte, 40), nil), Clock: r.clock,
 		Services: director.Published(), Routes: &hops,
-		Slow: spsc.New[slowpath.Meta](64, frameSize), WakeSlow: func() {},
+		Slow: slowpath.NewIntake(slowpath.DefaultBudgets(), frameSize), WakeSlow: func() {},
 	}); err != nil {
 		return err
 	}

@@ -288,7 +288,7 @@ func (n *node) Stats(ctx context.Context) (*control.AllStats, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &control.AllStats{Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow), Services: services}
+	out := &control.AllStats{Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow, reports), Services: services}
 	for i := range services {
 		out.Sum.Add(services[i].Stats)
 	}
@@ -312,7 +312,7 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 	s := &control.Status{
 		Node: n.cfg.Node, Version: version(), PID: os.Getpid(), Started: n.started, ConfigFile: n.path,
 		Generation: snap.Generation, LastReload: n.latest.Summary(), CPUModel: cpu.Model(), Variant: cpu.Variant(conn.Variants()),
-		MaxConns: n.cfg.Connections.Max, Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow),
+		MaxConns: n.cfg.Connections.Max, Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow, reports),
 	}
 	for _, svc := range snap.Services {
 		if svc != nil {
@@ -334,7 +334,7 @@ func (n *node) workerStatus(i int, r *workers.Report) control.Worker {
 	return control.Worker{
 		ID: i, CPU: n.pool.Workers[i].CPU, Idle: n.cfg.Workers.Idle, Connections: r.Conns,
 		Received: r.Received, Transmitted: r.Transmitted(), HandedOver: r.HandedOver(), HandedIn: r.HandedIn,
-		Sleeps: r.Sleeps, Turns: r.Turns, Originated: r.Originated, Unanswered: r.Unanswered, Ports: r.Ports,
+		Sleeps: r.Sleeps, Turns: r.Turns, Originated: r.Originated, Ports: r.Ports,
 	}
 }
 

@@ -18,7 +18,6 @@ import (
 	"github.com/sluice-lb/sluice/internal/config"
 	"github.com/sluice-lb/sluice/internal/control"
 	"github.com/sluice-lb/sluice/internal/ipvsadm"
-	"github.com/sluice-lb/sluice/internal/spsc"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 	"github.com/sluice-lb/sluice/lb/flow"
@@ -110,9 +109,17 @@ func newPlayer(cfg *config.Config, path string, captured []string, out, stdout i
 	p.worker, err = workers.New(workers.Config{
 		CPU: -1, Ports: ports, Roles: roles, Batch: cfg.Workers.Batch, Conns: p.table, Templates: p.templates, Clock: &p.clock,
 		Steering: flow.NewSteering(1, nil, nil), Services: p.director.Published(), Routes: &p.hops,
-		Slow: spsc.New[slowpath.Meta](16, frameBytes), WakeSlow: func() {},
+		Slow: slowpath.NewIntake(replayBudgets(), frameBytes), WakeSlow: func() {},
 	})
 	return p, err
+}
+
+// replayBudgets are without rates: what is replayed comes in its own time.
+func replayBudgets() (b slowpath.Budgets) {
+	for class := range b {
+		b[class].Ring = 16
+	}
+	return b
 }
 
 // close gives the player's memory back.
@@ -269,15 +276,7 @@ func (p *player) turn(cause string) {
 	p.cause = cause
 	for busy := true; busy; {
 		busy = p.worker.Turn()
-		for {
-			meta, frame, ok := p.worker.Slow.Front()
-			if !ok {
-				break
-			}
-			p.path.Handle(meta, frame)
-			p.worker.Slow.Release()
-			busy = true
-		}
+		busy = p.path.Take(p.worker.Slow, 1) || busy
 	}
 }
 

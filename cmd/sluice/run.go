@@ -21,7 +21,6 @@ import (
 	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/internal/config"
 	"github.com/sluice-lb/sluice/internal/control"
-	"github.com/sluice-lb/sluice/internal/spsc"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 	"github.com/sluice-lb/sluice/lb/flow"
@@ -141,7 +140,7 @@ func (n *node) start() error {
 	}
 	n.slow = slowpath.New(slowpath.Config{
 		Tables: n.network.Table, Emit: n.emit, Host: n.tap, Resolve: n.network.Resolve,
-		Now: clock.System{}.Now, Limits: slowpath.DefaultLimits(),
+		Now: clock.System{}.Now, Limits: slowpath.Limits{ICMP: n.cfg.SlowPath.Errors},
 	})
 	if err := n.makeWorkers(plan); err != nil {
 		return err
@@ -171,7 +170,7 @@ func (n *node) makeWorkers(p *plan) error {
 			Idle:  workers.Idle{Adaptive: n.cfg.Workers.Idle == "adaptive", Spin: n.cfg.Workers.IdleSpin},
 			Conns: table, Templates: n.templates, Random: seed[0] + uint64(i), Steering: p.steer, Clock: clock.System{},
 			Services: n.director.Published(), Routes: n.network.Published(),
-			Slow: spsc.New[slowpath.Meta](slowSlots, n.cfg.Workers.FrameSize), WakeSlow: n.slow.Wake,
+			Slow: slowpath.NewIntake(n.cfg.SlowPath.Budgets(), n.cfg.Workers.FrameSize), WakeSlow: n.slow.Wake,
 		})
 		if err != nil {
 			return err
@@ -185,9 +184,6 @@ func (n *node) makeWorkers(p *plan) error {
 // templateRoom is for how many persistence templates there is room beside the
 // connections: few services are persistent, and a client has one for many.
 func templateRoom(c *config.Config) int { return max(1024, c.Connections.Max/8) }
-
-// slowSlots is how many packets wait for the slow path, by worker.
-const slowSlots = 1024
 
 // makeSteering loads the XDP programs and attaches them: from here on packets
 // come.
@@ -254,7 +250,7 @@ func (n *node) emit(m *slowpath.Out, frame []byte) bool {
 // serve runs everything until ctx ends or a part fails.
 func (n *node) serve(ctx context.Context, hup <-chan os.Signal) error {
 	g, ctx := errgroup.WithContext(ctx)
-	var toSlow []*spsc.Ring[slowpath.Meta]
+	var toSlow []*slowpath.Intake
 	for _, w := range n.pool.Workers {
 		toSlow = append(toSlow, w.Slow)
 	}

@@ -265,7 +265,7 @@ func (b *Builder) putNeighbors(t *Table) {
 // hop adds the hop of a route and returns its ID.
 func (b *Builder) hop(t *Table, r *route) uint32 {
 	i := &b.interfaces[r.iface]
-	h := Hop{State: Unresolved, Iface: uint16(r.iface), SrcMAC: i.MAC, VLANs: i.VLANs, VLAN: i.VLAN, TPID: i.TPID, MTU: mtu(i.MTU, r.mtu)}
+	h := Hop{State: Unresolved, Iface: uint16(r.iface), SrcMAC: i.MAC, VLANs: i.VLANs, VLAN: i.VLAN, TPID: i.TPID, MTU: mtu(i.MTU, r.mtu), Prefix: uint8(r.prefix.Bits())}
 	for v := range h.TPID[:min(int(h.VLANs), len(h.TPID))] {
 		h.TPID[v] = cmp.Or(h.TPID[v], 0x8100)
 	}

@@ -49,6 +49,7 @@ type Hop struct {
 	Iface   uint16    // index into Table.Interfaces
 	MTU     uint16    // of the route, in bytes of IP datagram
 	VLANs   uint8     // tags to add
+	Prefix  uint8     // bits that the destinations of its route share
 	State   State
 }
 

@@ -35,6 +35,7 @@ type Config struct {
 	Connections Connections
 	Spec        lb.Spec  // services, marks, timeouts and sysctls, in file order
 	FTPPorts    []uint16 // ports of the FTP helper; empty: off
+	SlowPath    SlowPath
 	Network     Network
 	Control     Control
 	Log         Log
@@ -113,6 +114,7 @@ type file struct {
 	}
 	Sysctl   lb.Sysctl
 	Helpers  struct{ FTP struct{ Ports []uint16 } }
+	SlowPath SlowPath
 	Marks    []markText
 	Services []serviceText
 	Network  Network
@@ -178,7 +180,7 @@ func setDefaults(v *viper.Viper, path string, keys []key) {
 func (f *file) resolve(src *source) *Config {
 	c := &Config{
 		Node: f.Node, Interfaces: f.Interfaces, Workers: f.Workers, Connections: Connections{f.Connections.Max},
-		FTPPorts: f.Helpers.FTP.Ports, Network: f.Network, Control: f.Control, Log: f.Log, source: src,
+		FTPPorts: f.Helpers.FTP.Ports, SlowPath: f.SlowPath, Network: f.Network, Control: f.Control, Log: f.Log, source: src,
 	}
 	c.checkInterfaces()
 	c.checkWorkers()

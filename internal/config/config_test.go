@@ -18,6 +18,7 @@ import (
 
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/sched"
+	"github.com/sluice-lb/sluice/slowpath"
 )
 
 const deploy = "../../deploy/"
@@ -38,6 +39,15 @@ func mustParse(t *testing.T, text string) *Config {
 	return c
 }
 
+// defaultSlowPath is the section that no file needs.
+func defaultSlowPath() SlowPath {
+	b := slowpath.DefaultBudgets()
+	return SlowPath{
+		HandBack: b[slowpath.HandBack], Unresolved: b[slowpath.Unresolved], ICMP: b[slowpath.ICMP],
+		Errors: slowpath.DefaultICMPLimits(),
+	}
+}
+
 // TestDefaults holds the defaults of a file that says nothing, in every way
 // of saying nothing.
 func TestDefaults(t *testing.T) {
@@ -52,6 +62,7 @@ func TestDefaults(t *testing.T) {
 			UMEMFrames: 16384, FrameSize: 2048, HugePages: "auto",
 		},
 		Connections: Connections{Max: 1048576},
+		SlowPath:    defaultSlowPath(),
 		Spec: lb.Spec{
 			Timeouts: lb.Timeouts{TCP: 900 * time.Second, TCPFin: 120 * time.Second, UDP: 300 * time.Second},
 			Sysctl:   lb.DefaultSysctl(),
@@ -160,6 +171,11 @@ interfaces:
 workers: {cpus: [3, 2], batch: 256, idle: adaptive, idle_spin: 0, umem_frames: 0x2000, frame_size: 4096, huge_pages: require}
 connections: {max: 7, timeouts: {tcp: 1h, udp: 2678400s}}
 sysctl: {conn_reuse_mode: 9, pmtu_disc: -5, nat_icmp_send: 1, expire_nodest_conn: 1, sloppy_tcp: 1, sloppy_sctp: 1}
+slowpath:
+  hand_back: {ring: 16, rate: 1, burst: 2}
+  unresolved: {ring: 32, rate: 3, burst: 4}
+  icmp: {ring: 65536, rate: 10000000, burst: 6}
+  errors: {ratelimit: 0, ratemask: 0x10, msgs_per_sec: 7, msgs_burst: 8, ratelimit6: 2s, ratemask6: 1}
 network:
   interfaces:
   - {name: eth0, mac: "02:00:00:00:00:01", mtu: 9000, addresses: [203.0.113.1/24, "fe80::1/64"]}
@@ -184,6 +200,11 @@ log: {level: debug, format: json}
 		},
 		Connections: Connections{Max: 7},
 		Spec:        lb.Spec{Timeouts: lb.Timeouts{TCP: time.Hour, TCPFin: 120 * time.Second, UDP: 744 * time.Hour}, Sysctl: sysctl},
+		SlowPath: SlowPath{
+			HandBack: slowpath.Budget{Ring: 16, Rate: 1, Burst: 2}, Unresolved: slowpath.Budget{Ring: 32, Rate: 3, Burst: 4},
+			ICMP:   slowpath.Budget{Ring: 65536, Rate: 10_000_000, Burst: 6},
+			Errors: slowpath.ICMPLimits{Ratemask: 16, MsgsPerSec: 7, MsgsBurst: 8, Ratelimit6: 2 * time.Second, Ratemask6: slowpath.TypeSet{2}},
+		},
 		Network: Network{
 			Interfaces: []NetworkInterface{
 				{Name: "eth0", MAC: mac(1), MTU: 9000, Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/24"), netip.MustParsePrefix("fe80::1/64")}},

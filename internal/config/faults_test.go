@@ -28,7 +28,7 @@ func TestFaults(t *testing.T) {
 		{"text that is not YAML", "node: [edge1\nlog: 1\n", []string{`1: not YAML: did not find expected ',' or ']'`}},
 		{"a tab as indentation", "log:\n\tlevel: info\n", []string{`2: not YAML: found character that cannot start any token`}},
 		{"the second of two documents would be ignored", "node: a\n---\nnode: b\n", []string{`2: a second YAML document, want one`}},
-		{"a file that is a list", "- node: a\n", []string{`1: a list, want a mapping with keys of node, interfaces, workers, connections, sysctl, helpers, marks, services, network, control, log`}},
+		{"a file that is a list", "- node: a\n", []string{`1: a list, want a mapping with keys of node, interfaces, workers, connections, sysctl, helpers, slowpath, marks, services, network, control, log`}},
 		{"a misspelt key", "log: {leve1: info}\n", []string{`1: log.leve1: unknown key, want one of level, format`}},
 		{"viper would take Level for level", "log: {Level: info}\n", []string{`1: log.Level: unknown key, want one of level, format`}},
 		{"a key of odd characters stays in one line", "log: {\"a\\nb\": 1}\n", []string{`1: log."a\nb": unknown key, want one of level, format`}},
@@ -54,6 +54,15 @@ func TestFaults(t *testing.T) {
 			`2: interfaces[0]: text "eth0", want a mapping with keys of name, role, mode, queues, ring_size`,
 			`3: interfaces[1].role: "none" is unknown, want client | server | both`,
 		}},
+
+		{"a class that there is not", "slowpath: {host: {rate: 1}}\n", []string{`1: slowpath.host: unknown key, want one of hand_back, unresolved, icmp, errors`}},
+		{"a ring that cannot be masked, no rate and no burst", "slowpath:\n  icmp: {ring: 100, rate: 0, burst: 10000001}\n", []string{
+			`2: slowpath.icmp.ring: 100 is not a power of two 16..65536`,
+			`2: slowpath.icmp.rate: 0 is out of range, want 1..10000000`,
+			`2: slowpath.icmp.burst: 10000001 is out of range, want 1..10000000`,
+		}},
+		{"the kernel's milliseconds", "slowpath:\n  errors:\n    ratelimit: 1000\n", []string{`3: slowpath.errors.ratelimit: 1000 has no unit, want a duration like 1s within 0s..1m`}},
+		{"types beyond a byte", "slowpath: {errors: {ratemask6: \"1-300\"}}\n", []string{`1: slowpath.errors.ratemask6: "1-300" is not a range of ICMP types within 0-255`}},
 
 		{"two workers on a CPU", "workers: {cpus: [2, 2]}\n", []string{`1: workers.cpus[1]: 2 is listed twice`}},
 		{"batch out of range", "workers:\n  batch: 257\n", []string{`2: workers.batch: 257 is out of range, want 1..256`}},

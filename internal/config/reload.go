@@ -45,6 +45,7 @@ var fixed = []struct {
 	{"workers.huge_pages", func(c *Config) any { return c.Workers.HugePages }},
 	{"connections.max", func(c *Config) any { return c.Connections.Max }},
 	{"helpers.ftp.ports", func(c *Config) any { return c.FTPPorts }},
+	{"slowpath", func(c *Config) any { return c.SlowPath }},
 	{"network.interfaces", func(c *Config) any { return c.Network.Interfaces }},
 	{"network.routes", func(c *Config) any { return c.Network.Routes }},
 	{"network.neighbors", func(c *Config) any { return c.Network.Neighbors }},

@@ -42,6 +42,7 @@ marks: [{mark: 1, ports: 80}]
 network: {interfaces: [{name: eth0, mtu: 1500}], routes: [{to: 0.0.0.0/0, via: 10.0.0.1}], neighbors: [{address: 10.0.0.1, mac: "02:00:00:00:00:01", interface: eth0}]}
 control: {socket: /run/a, listen: ":1"}
 log: {level: info, format: text}
+slowpath: {icmp: {rate: 10}}
 `
 	for _, row := range []struct{ was, is, want string }{
 		{"node: a", "node: b", "1: node: changed from a to b, which needs a restart"},
@@ -67,6 +68,7 @@ log: {level: info, format: text}
 		{"/run/a", "/run/b", "9: control.socket: changed from /run/a to /run/b, which needs a restart"},
 		{`":1"`, `""`, `9: control.listen: changed from :1 to "", which needs a restart`},
 		{"level: info", "level: debug", ""},
+		{"rate: 10", "rate: 11", "11: slowpath: changed, which needs a restart"},
 		{"format: text", "format: json", "10: log.format: changed from text to json, which needs a restart"},
 	} {
 		text := strings.Replace(base, row.was, row.is, 1)

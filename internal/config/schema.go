@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-lb/sluice/lb"
+	"github.com/sluice-lb/sluice/slowpath"
 )
 
 // Limits that the file states and that no kernel row sets.
@@ -49,6 +50,7 @@ var root = section(
 			key{name: "ports", shape: list(integer(1, 65535), 1, 8), def: []any{21}},
 		)},
 	)},
+	key{name: "slowpath", shape: slowPath(slowpath.DefaultBudgets(), slowpath.DefaultICMPLimits())},
 	key{name: "marks", shape: list(section(
 		key{name: "mark", shape: integer(1, math.MaxUint32), required: true},
 		key{name: "interface", shape: device()},

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/sluice-lb/sluice/lb"
+	"github.com/sluice-lb/sluice/slowpath"
 )
 
 // Write writes c as a configuration file that loads as c again. The services
@@ -37,6 +38,7 @@ func Write(w io.Writer, c *Config, services func(io.Writer, []lb.ServiceSpec) er
 	if len(c.FTPPorts) > 0 {
 		p("helpers:\n  ftp: {ports: %s}\n\n", numbers(c.FTPPorts))
 	}
+	writeSlowPath(&b, &c.SlowPath)
 	writeList(&b, "marks", c.Spec.Marks, markLine)
 	if err := services(&b, c.Spec.Services); err != nil {
 		return err
@@ -87,6 +89,17 @@ func writeSysctl(b *bytes.Buffer, s *lb.Sysctl) {
 	if title == "" {
 		b.WriteByte('\n')
 	}
+}
+
+// writeSlowPath writes the budgets and the limits of ICMP errors.
+func writeSlowPath(b *bytes.Buffer, s *SlowPath) {
+	b.WriteString("slowpath:\n")
+	for class, x := range s.Budgets() {
+		fmt.Fprintf(b, "  %s: {ring: %d, rate: %d, burst: %d}\n", slowpath.Class(class), x.Ring, x.Rate, x.Burst)
+	}
+	e := &s.Errors
+	fmt.Fprintf(b, "  errors: {ratelimit: %s, ratemask: %d, msgs_per_sec: %d, msgs_burst: %d, ratelimit6: %s, ratemask6: %q}\n\n",
+		e.Ratelimit, e.Ratemask, e.MsgsPerSec, e.MsgsBurst, e.Ratelimit6, e.Ratemask6)
 }
 
 // markLine is a rule with the fields that it sets.

@@ -118,8 +118,7 @@ type Worker struct {
 	Sleeps      uint64            `json:"sleeps"`
 	Turns       uint64            `json:"turns"`
 	Originated  uint64            `json:"originated"` // ICMP errors and released packets
-	Unanswered  uint64            `json:"unanswered"`
-	Ports       []rings.PortStats `json:"ports"` // in the order of the node's interfaces
+	Ports       []rings.PortStats `json:"ports"`      // in the order of the node's interfaces
 }
 
 // ReloadSummary is the last reload in numbers.
@@ -134,10 +133,11 @@ type ReloadSummary struct {
 }
 
 // SlowPath is what the slow path did with the packets that it was given, by
-// what was asked of it and how they ended, and how its ICMP errors ended. What
-// did not happen is left out.
+// what was asked of it and how they ended, which packets it did not take, by
+// class and reason, and how its ICMP errors ended. What did not happen is left out.
 type SlowPath struct {
 	Packets    map[string]map[string]uint64 `json:"packets"`
+	Refused    map[string]map[string]uint64 `json:"refused"`
 	Errors     map[string]uint64            `json:"errors"`
 	Held       int                          `json:"held"`
 	HeldErrors int                          `json:"held_errors"`

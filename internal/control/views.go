@@ -2,6 +2,7 @@ package control
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 
@@ -75,18 +76,20 @@ func (r *Reload) Summary() *ReloadSummary {
 	return &ReloadSummary{r.At, r.Error, len(c.Added), len(c.Removed), len(c.Edited), r.Touched, r.Seconds}
 }
 
-// SlowPathOf makes the document of the slow path's counters.
-func SlowPathOf(c *slowpath.Counters) SlowPath {
-	v := SlowPath{Packets: map[string]map[string]uint64{}, Errors: map[string]uint64{}, Held: c.Held, HeldErrors: c.HeldErrors}
+// SlowPathOf makes the document of the slow path's counters, and of what the
+// workers' reports say that it did not take.
+func SlowPathOf(c *slowpath.Counters, reports []workers.Report) SlowPath {
+	v := SlowPath{Packets: map[string]map[string]uint64{}, Refused: map[string]map[string]uint64{}, Errors: map[string]uint64{}, Held: c.Held, HeldErrors: c.HeldErrors}
 	for kind := range c.Packets {
-		fates := map[string]uint64{}
 		for fate, n := range c.Packets[kind] {
-			if n > 0 {
-				fates[slowpath.Fate(fate).String()] = n
-			}
+			tally(v.Packets, slowpath.Kind(kind), slowpath.Fate(fate), n)
 		}
-		if len(fates) > 0 {
-			v.Packets[slowpath.Kind(kind).String()] = fates
+	}
+	for i := range reports {
+		for class := range reports[i].Refused {
+			for reason, n := range reports[i].Refused[class] {
+				tally(v.Refused, slowpath.Class(class), slowpath.Refusal(reason), n)
+			}
 		}
 	}
 	for fate, n := range c.Errors {
@@ -95,6 +98,17 @@ func SlowPathOf(c *slowpath.Counters) SlowPath {
 		}
 	}
 	return v
+}
+
+// tally adds n to sums[of][what], unless it is 0.
+func tally(sums map[string]map[string]uint64, of, what fmt.Stringer, n uint64) {
+	if n == 0 {
+		return
+	}
+	if sums[of.String()] == nil {
+		sums[of.String()] = map[string]uint64{}
+	}
+	sums[of.String()][what.String()] += n
 }
 
 // ConnOf makes the document of a worker's connection.
