@@ -37,6 +37,7 @@ type Config struct {
 	Templates *conn.Templates
 	Steering  *flow.Steering // which worker owns a connection
 	Roles     []Role         // by port
+	ICMP      Budget         // of ICMP errors about connections
 	Random    uint64         // a secret: where the random numbers of twos begin, and the key of GUE's source ports
 }
 
@@ -65,6 +66,7 @@ type Pipeline struct {
 	expireOneTemplate func(*conn.Stripe, conn.ID) clock.Ticks
 	random            uint64 // for twos
 	defence           defence
+	icmp              Budget
 	callers           map[flow.Key]uint32 // servers of SIP services, by address and port as Local (K-PE-3)
 	sweep             conn.ID             // where to go on looking for connections of removed servers; 0: nowhere
 	sweepAt           clock.Ticks         // when to begin
@@ -83,7 +85,7 @@ type realHop struct {
 // New returns a Pipeline that has no services and no routes yet: Adopt and
 // Routes give it both before the first Process.
 func New(c Config) *Pipeline {
-	p := &Pipeline{worker: c.Worker, conns: c.Conns, templates: c.Templates, steering: c.Steering, roles: c.Roles}
+	p := &Pipeline{worker: c.Worker, conns: c.Conns, templates: c.Templates, steering: c.Steering, roles: c.Roles, icmp: c.ICMP}
 	p.random, p.tunnelSeed = c.Random, flow.Seed{c.Random, ^c.Random}
 	p.expireOne, p.expireOneTemplate = p.expire, p.expireTemplate
 	return p
@@ -246,6 +248,9 @@ func (p *Pipeline) unparsed(r packet.Result, frame []byte, k *Packet) Verdict {
 	case packet.Fragment:
 		return DropFragment
 	case packet.ICMPError:
+		if !k.Handed && !p.icmp.take(p.now) {
+			return DropICMPBudget
+		}
 		return Related
 	}
 	return Pass

@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -182,4 +183,33 @@ func TestScheduleICMPAllocatesNothing(t *testing.T) {
 	if r.pipe.Counters[Forward] != 101 {
 		t.Errorf("%d were forwarded, want 101", r.pipe.Counters[Forward])
 	}
+}
+
+// Errors beyond their budget are dropped before anything is looked up; those
+// that another worker let through count no more, and nothing else is dropped.
+func TestRelatedBudget(t *testing.T) {
+	r := newRig(t, options{}, natService())
+	r.pipe.icmp = Budget{Rate: 100, Burst: 2}
+	r.steps(step{"a connection", syn(7777), "10.0.2.11"})
+	var flood []arrival
+	for range 5 {
+		flood = append(flood, in(quoting(client, 7777)))
+	}
+	flood = append(flood, in(fromClient().IP4(client, vip).TCP(7777, 80, ackFlag)))
+	got := r.process(flood...)
+	for i, want := range []string{"10.0.2.11", "10.0.2.11", "icmp_over_budget", "icmp_over_budget", "icmp_over_budget", "10.0.2.11"} {
+		if !strings.Contains(got[i], want) {
+			t.Errorf("packet %d: %s, want %s", i, got[i], want)
+		}
+	}
+	r.fill(flood[:3]...)
+	for i := range 3 {
+		r.batch.Pkts[i].Handed = true
+	}
+	r.pipe.Process(&r.batch, r.now)
+	if n := r.pipe.Counters[Forward]; n != 1+3+3 {
+		t.Errorf("%d were forwarded, want the 4 of before and 3 handed in", n)
+	}
+	r.pass(10 * time.Millisecond)
+	r.steps(step{"10 ms later", in(quoting(client, 7777)), "10.0.2.11"}, step{"one of them", in(quoting(client, 7777)), "icmp_over_budget"})
 }

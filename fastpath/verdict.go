@@ -30,6 +30,7 @@ const (
 	DropMalformed       // a header contradicts itself or the frame
 	DropIPChecksum      // IPv4 header checksum wrong
 	DropICMPChecksum    // K-ICMP-8
+	DropICMPBudget      // an ICMP error, and there were too many of them
 	DropOtherHost       // the destination MAC is not the interface's (K-PATH-3, step 2)
 	DropFragment        // fragments are not reassembled yet
 	DropNoFragmentation // larger than the path's MTU and allowed to be fragmented, which is not done yet
@@ -53,7 +54,7 @@ var names = [Verdicts]string{
 	DropTTL: "ttl_exceeded", DropTooBig: "too_big", DropNoServer: "no_server",
 	DropNATReply: "nat_reply_without_connection", DropNoRoute: "no_route",
 	DropTruncated: "truncated", DropMalformed: "malformed", DropIPChecksum: "ip_checksum",
-	DropICMPChecksum: "icmp_checksum", DropOtherHost: "other_host", DropFragment: "fragment",
+	DropICMPChecksum: "icmp_checksum", DropICMPBudget: "icmp_over_budget", DropOtherHost: "other_host", DropFragment: "fragment",
 	DropNoFragmentation: "needs_fragmentation", DropServerGone: "server_gone", DropTableFull: "table_full",
 	DropDefence: "drop_packet", DropLocalServer: "local_server", DropNoCallID: "no_call_id", DropSmallMTU: "small_mtu", DropHeadroom: "no_headroom",
 	DropLinkDown: "link_down", DropTxFull: "tx_full", DropInboxFull: "inbox_full", DropSlowPath: "slow_path_refused",

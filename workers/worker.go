@@ -33,6 +33,7 @@ type Config struct {
 	Templates *conn.Templates // the node's
 	Random    uint64          // where its random numbers begin
 	Steering  *flow.Steering
+	ICMP      fastpath.Budget // of ICMP errors about connections
 	Clock     clock.Clock
 
 	Services *atomic.Pointer[lb.Snapshot]
@@ -70,7 +71,7 @@ type Worker struct {
 // New returns a Worker that is connected to nobody yet; see NewPool.
 func New(c Config) (*Worker, error) {
 	w := &Worker{Config: c, requests: make(chan request, 16), stopped: make(chan struct{})}
-	w.pipe = fastpath.New(fastpath.Config{Worker: c.ID, Conns: c.Conns, Templates: c.Templates, Random: c.Random, Steering: c.Steering, Roles: c.Roles})
+	w.pipe = fastpath.New(fastpath.Config{Worker: c.ID, Conns: c.Conns, Templates: c.Templates, Random: c.Random, Steering: c.Steering, Roles: c.Roles, ICMP: c.ICMP})
 	w.frames = make([]rings.Frame, c.Batch)
 	w.spare = make([]rings.Frame, 0, fastpath.MaxBatch)
 	w.tx = make([][]rings.Frame, len(c.Ports))

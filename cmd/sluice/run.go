@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-lb/sluice/fastpath"
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/internal/config"
@@ -170,6 +171,7 @@ func (n *node) makeWorkers(p *plan) error {
 			Idle:  workers.Idle{Adaptive: n.cfg.Workers.Idle == "adaptive", Spin: n.cfg.Workers.IdleSpin},
 			Conns: table, Templates: n.templates, Random: seed[0] + uint64(i), Steering: p.steer, Clock: clock.System{},
 			Services: n.director.Published(), Routes: n.network.Published(),
+			ICMP: fastpath.Budget{Rate: n.cfg.SlowPath.ICMP.Rate, Burst: n.cfg.SlowPath.ICMP.Burst},
 			Slow: slowpath.NewIntake(n.cfg.SlowPath.Budgets(), n.cfg.Workers.FrameSize), WakeSlow: n.slow.Wake,
 		})
 		if err != nil {
