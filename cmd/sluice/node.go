@@ -101,7 +101,7 @@ func (n *node) apply(r *control.Reload) error {
 	}
 	n.cfg = cfg
 	n.level.Set(levelOf(cfg.Log))
-	n.warnIgnored()
+	warnIgnored(n.log, &cfg.Spec.Sysctl)
 	n.wake()
 	n.keepNeighbors()
 	if err := n.resteer(nil); err != nil { // they redirect too much, until the next time
@@ -130,13 +130,6 @@ func (n *node) wake() {
 	if n.pool != nil {
 		n.pool.Wake()
 		n.slow.Wake()
-	}
-}
-
-// warnIgnored tells of tunables that are set and that nothing here heeds.
-func (n *node) warnIgnored() {
-	if names := n.cfg.Spec.Sysctl.Ignored(); len(names) > 0 {
-		n.log.Warn("tunables without meaning here, see docs/MIGRATING.md", "sysctl", names)
 	}
 }
 

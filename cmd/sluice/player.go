@@ -314,7 +314,7 @@ func (p *player) command(text string) {
 	case words[0] == "ipvsadm":
 		p.ipvsadm(words[1:])
 	case words[0] == "sysctl" && len(words) > 1:
-		err = p.sysctl(strings.TrimSpace(strings.TrimPrefix(text, "sysctl")))
+		err = p.sysctl(words[1:])
 	default:
 		err = usageError{fmt.Errorf("%s: want ipvsadm, sysctl NAME=VALUE or reload FILE", words[0])}
 	}
@@ -383,19 +383,18 @@ func (p *player) ipvsadm(args []string) {
 	}
 }
 
-// sysctl sets a tunable, named in full: net.ipv4.vs.NAME=VALUE.
-func (p *player) sysctl(text string) error {
-	name, value, ok := strings.Cut(text, "=")
-	short, full := strings.CutPrefix(strings.TrimSpace(name), "net.ipv4.vs.")
-	if !ok || !full {
-		return usageError{fmt.Errorf("sysctl %s: want net.ipv4.vs.NAME=VALUE", text)}
+// sysctl sets and shows tunables, as sysctl(8) does.
+func (p *player) sysctl(words []string) error {
+	asked, bare, err := scriptTunables(words)
+	if err != nil {
+		return fmt.Errorf("sysctl: %w", err)
 	}
-	spec := p.director.Spec()
-	if err := config.SetSysctl(&spec.Sysctl, short, strings.TrimSpace(value)); err != nil {
-		return fmt.Errorf("sysctl %s: %w", name, err)
+	now := p.director.Current().Sysctl
+	if err := asked.apply(&now); err != nil {
+		return fmt.Errorf("sysctl: %w", err)
 	}
-	_, err := p.director.Apply(spec)
-	return err
+	p.director.SetSysctl(now)
+	return asked.print(p.stdout, &now, bare)
 }
 
 // changed lets the worker adopt what a command changed, so that it sees each

@@ -116,7 +116,7 @@ func (n *node) start() error {
 	if _, err := n.director.Apply(n.cfg.Spec); err != nil {
 		return err
 	}
-	n.warnIgnored()
+	warnIgnored(n.log, &n.cfg.Spec.Sysctl)
 	if n.network, err = neigh.Open(neigh.Config{
 		Ports: plan.names, Override: network(n.cfg), Log: n.log,
 		OnChange: func(t *nexthop.Table) { n.wake(); n.watchLinks(t) },

@@ -80,3 +80,24 @@ func parseSeconds(s string) (int64, error) {
 	}
 	return nanos, nil
 }
+
+// scriptTunables reads the words behind sysctl in a script, where there is no
+// shell: a value may have quotes, and a number belongs to the value before it.
+func scriptTunables(words []string) (asked *tunableWords, bare bool, err error) {
+	var args []string
+	for _, w := range words {
+		w = strings.NewReplacer(`"`, "", "'", "").Replace(w)
+		last := len(args) - 1
+		switch {
+		case w == "-w" || w == "-a":
+		case w == "-n":
+			bare = true
+		case last >= 0 && strings.Contains(args[last], "=") && strings.Trim(w, "0123456789") == "":
+			args[last] += " " + w
+		default:
+			args = append(args, w)
+		}
+	}
+	asked, err = readTunables(args)
+	return asked, bare, err
+}

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"os"
 	"syscall"
+
+	"github.com/sluice-lb/sluice/lb"
 )
 
 // Client asks a running node over its unix socket.
@@ -65,6 +67,17 @@ func (c *Client) Save(ctx context.Context) (*Saved, error) {
 // IPVSAdm has the node do a command line of ipvsadm.
 func (c *Client) IPVSAdm(ctx context.Context, a Admin) (*AdminResult, error) {
 	return send[*AdminResult](ctx, c, http.MethodPost, "/v1/ipvsadm", a)
+}
+
+// Sysctl returns the tunables in force.
+func (c *Client) Sysctl(ctx context.Context) (*lb.Sysctl, error) {
+	return call[*lb.Sysctl](ctx, c, http.MethodGet, "/v1/sysctl")
+}
+
+// SetSysctl sets tunables by their names, all or none, until the next reload,
+// and returns those in force.
+func (c *Client) SetSysctl(ctx context.Context, set map[string]Value) (*lb.Sysctl, error) {
+	return send[*lb.Sysctl](ctx, c, http.MethodPost, "/v1/sysctl", set)
 }
 
 // call asks and decodes the answer. Errors say what was asked of whom.

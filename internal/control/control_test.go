@@ -2,11 +2,14 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/workers"
 )
 
@@ -24,8 +28,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // node is a made-up director.
 type node struct {
-	fault   error
-	reloads int
+	fault    error
+	reloads  int
+	tunables lb.Sysctl
 }
 
 var conns = []Conn{
@@ -57,6 +62,13 @@ func (n *node) Conns(_ context.Context, visit func(Conn) bool) error {
 
 func (n *node) IPVSAdm(_ context.Context, a Admin) (*AdminResult, error) {
 	return &AdminResult{Stdout: strings.Join(a.Args, "|"), Stderr: a.Stdin, Exit: 255}, n.fault
+}
+
+func (n *node) Sysctl(_ context.Context, edit func(*lb.Sysctl) error) (*lb.Sysctl, error) {
+	if edit != nil {
+		return &n.tunables, edit(&n.tunables)
+	}
+	return &n.tunables, n.fault
 }
 
 func (n *node) Save(context.Context) (*Saved, error) { return &Saved{"node: edge1\n"}, n.fault }
@@ -135,6 +147,13 @@ func TestRoundTrip(t *testing.T) {
 	if diff := cmp.Diff(&AdminResult{"-L|-n", "text", 255}, admin); err != nil || diff != "" {
 		t.Errorf("ipvsadm: %v\n%s", err, diff)
 	}
+	set, err := c.SetSysctl(ctx, map[string]Value{"drop_entry": "3", "sync_threshold": "4 50"})
+	if diff := cmp.Diff(&lb.Sysctl{DropEntry: 3, SyncThreshold: [2]int{4, 50}}, set); err != nil || diff != "" {
+		t.Errorf("set sysctl: %v\n%s", err, diff)
+	}
+	if tunables, err := c.Sysctl(ctx); err != nil || tunables.DropEntry != 3 {
+		t.Errorf("sysctl: %+v, %v", tunables, err)
+	}
 	if last, err := c.LastReload(ctx); err != nil || last != nil {
 		t.Errorf("last reload before there was one: %+v, %v", last, err)
 	}
@@ -191,6 +210,8 @@ func TestOverTCP(t *testing.T) {
 		{"reading", "GET", "/v1/status", 200, `"node":"edge1"`},
 		{"TCP changes nothing", "POST", "/v1/reload", 405, ""},
 		{"nor by ipvsadm", "POST", "/v1/ipvsadm", 404, ""},
+		{"nor tunables", "POST", "/v1/sysctl", 405, ""},
+		{"reading tunables", "GET", "/v1/sysctl", 200, `"drop_entry":0`},
 		{"no such method", "POST", "/v1/status", 405, ""},
 		{"no such thing", "GET", "/v2/status", 404, ""},
 		{"a parameter that nobody knows", "GET", "/v1/conns?clint=1", 400, "clint: no such parameter"},
@@ -210,6 +231,40 @@ func TestOverTCP(t *testing.T) {
 		resp.Body.Close()
 		if resp.StatusCode != row.status || !strings.Contains(string(body), row.want) {
 			t.Errorf("%s: %d %s, want %d and %s", row.stake, resp.StatusCode, body, row.status, row.want)
+		}
+	}
+}
+
+// Each row is a body of POST /v1/sysctl, and the error of a node whose tunables
+// are the defaults, or what they are after it.
+func TestSetTunables(t *testing.T) {
+	for _, row := range []struct{ stake, body, want string }{
+		{"numbers, lists and texts", `{"drop_entry":1,"sync_threshold":[4,60],"secure_tcp":"2","amemthresh":-1}`, "1 [4 60] 2 -1"},
+		{"nothing", `{}`, "0 [3 50] 0 1024"},
+		{"one threshold keeps the period", `{"sync_threshold":7}`, "0 [7 50] 0 1024"},
+		{"all or nothing", `{"drop_entry":1,"secure_tcp":4}`, "secure_tcp: 4 is out of range, want 0..3"},
+		{"no such tunable", `{"drop_entries":1}`, "drop_entries: no such tunable"},
+		{"a part of a number", `{"drop_entry":1.5}`, `drop_entry: "1.5" is no number`},
+		{"true", `{"drop_entry":true}`, "body: true is no value of a tunable"},
+		{"null", `{"drop_entry":null}`, "body: null is no value of a tunable"},
+		{"no object", `3`, "body: json: cannot unmarshal number"},
+		{"not JSON", `drop_entry=3`, "body: invalid character"},
+	} {
+		n := &node{tunables: lb.DefaultSysctl()}
+		s := &Server{Node: n, Log: slog.New(slog.DiscardHandler)}
+		w := httptest.NewRecorder()
+		s.all().ServeHTTP(w, httptest.NewRequest("POST", "/v1/sysctl", strings.NewReader(row.body)))
+		got := n.tunables
+		text := fmt.Sprint(got.DropEntry, got.SyncThreshold, got.SecureTCP, got.AMemThresh)
+		if w.Code == 400 && got == lb.DefaultSysctl() {
+			var fault struct{ Error string }
+			if err := json.Unmarshal(w.Body.Bytes(), &fault); err != nil {
+				t.Fatal(err)
+			}
+			text = fault.Error
+		}
+		if !strings.HasPrefix(text, row.want) {
+			t.Errorf("%s: %d %s, want %s", row.stake, w.Code, text, row.want)
 		}
 	}
 }

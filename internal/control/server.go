@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-lb/sluice/lb"
 )
 
 // Node is a running director, as the API needs it.
@@ -29,6 +31,9 @@ type Node interface {
 	Save(ctx context.Context) (*Saved, error)
 	// IPVSAdm does a command line of ipvsadm.
 	IPVSAdm(ctx context.Context, a Admin) (*AdminResult, error)
+	// Sysctl returns the tunables in force, after edit if that is not nil. An
+	// error of edit leaves them as they are and is returned as it is.
+	Sysctl(ctx context.Context, edit func(*lb.Sysctl) error) (*lb.Sysctl, error)
 	// LastReload returns the last reload, by whomever; nil: there was none.
 	LastReload(ctx context.Context) (*Reload, error)
 	// Reload reads the configuration file again.
@@ -134,6 +139,7 @@ func (s *Server) reading() *http.ServeMux {
 	mux.HandleFunc("GET /v1/stats", answer(s, s.Node.Stats))
 	mux.HandleFunc("GET /v1/reload", answer(s, s.Node.LastReload))
 	mux.HandleFunc("GET /v1/config", answer(s, s.Node.Save))
+	mux.HandleFunc("GET /v1/sysctl", answer(s, func(ctx context.Context) (*lb.Sysctl, error) { return s.Node.Sysctl(ctx, nil) }))
 	mux.HandleFunc("GET /v1/conns", answer(s, nil, s.conns))
 	return mux
 }
@@ -146,14 +152,29 @@ func (s *Server) all() *http.ServeMux {
 	}))
 	mux.HandleFunc("POST /v1/ipvsadm", answer(s, nil, func(r *http.Request) (*AdminResult, error) {
 		var a Admin
-		d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxAdmin))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&a); err != nil {
-			return nil, badQuery{fmt.Errorf("body: %w", err)}
+		if err := body(r, &a); err != nil {
+			return nil, err
 		}
 		return s.Node.IPVSAdm(r.Context(), a)
 	}))
+	mux.HandleFunc("POST /v1/sysctl", answer(s, nil, func(r *http.Request) (*lb.Sysctl, error) {
+		var set map[string]Value
+		if err := body(r, &set); err != nil {
+			return nil, err
+		}
+		return s.Node.Sysctl(r.Context(), func(t *lb.Sysctl) error { return setTunables(t, set) })
+	}))
 	return mux
+}
+
+// body reads the document that a request brings.
+func body(r *http.Request, to any) error {
+	d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxAdmin))
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		return badQuery{fmt.Errorf("body: %w", err)}
+	}
+	return nil
 }
 
 // answer makes a handler of a question to the node: ask, or one that reads
