@@ -4,8 +4,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 GO        ?= go
-BENCH     ?= .
 BENCHTIME ?= 1s
+BENCHFLAGS ?=
 FUZZ      ?= .
 FUZZTIME  ?= 60s
 SOAKTIME  ?= 1h
@@ -36,7 +36,7 @@ help: ## list the targets
 	@echo 'Targets:'
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 18
 	@echo
-	@echo 'Variables: GO, TESTFLAGS, BENCH (pattern), BENCHTIME, FUZZ (pattern), FUZZTIME, SOAKTIME, SEED, COUNT, WITHOUT'
+	@echo 'Variables: GO, TESTFLAGS, BENCHTIME, BENCHFLAGS, FUZZ (pattern), FUZZTIME, SOAKTIME, SEED, COUNT, WITHOUT'
 
 .PHONY: go
 go:
@@ -74,12 +74,13 @@ format: go ## rewrite Go files as gofumpt wants them
 	$(TOOL) gofumpt -w .
 
 .PHONY: bench
-bench: go ## benchmarks, memory and wire (BENCH, BENCHTIME); docs/PERFORMANCE.md tells how to read them
+bench: go ## sluice bench, in memory and on the wire; BENCHTIME=short: to see that it works
 	@.ci/need 'make bench' $(FOR_BENCH)
 	$(GO) build -o sluice ./cmd/sluice
-	$(GO) run ./bench/measure -match '$(BENCH)' -time $(BENCHTIME)
-	@case '$(BENCHTIME)' in short|1x) ;; *) exit 0 ;; esac; echo 'Each small benchmark once:'; \
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -short -p 1 -timeout 0 ./...
+	@case '$(BENCHTIME)' in \
+	short|1x) ./sluice bench --short; echo 'Each small benchmark once:'; \
+		$(GO) test -run '^$$' -bench . -benchtime 1x -short -p 1 -timeout 0 ./... ;; \
+	*) ./sluice bench --time $(BENCHTIME) $(BENCHFLAGS) ;; esac
 
 .PHONY: fuzz
 fuzz: go ## each fuzz target (FUZZ, a pattern) for FUZZTIME

@@ -129,6 +129,22 @@ func TestRecords(t *testing.T) {
 	}
 }
 
+// benchstat finds each run's numbers in a line, units without spaces.
+func TestBenchstat(t *testing.T) {
+	var out strings.Builder
+	err := WriteBenchstat(&out, []Series{
+		{"wire/nat", "a", "CPU time", "ns/packet", []float64{1, 2}},
+		{"wire/nat", "b", "CPU time", "ns/packet", []float64{3}},
+		{"wire/nat", "a", "loss", "%", []float64{0.5}},
+		{"wire/nat", "a / b", "CPU time", "ratio", []float64{0.3}},
+	})
+	const want = "Benchmarkwire/nat/a 1 1 CPU-time-ns/packet 0.5 loss-%\n" +
+		"Benchmarkwire/nat/a 1 2 CPU-time-ns/packet\nBenchmarkwire/nat/b 1 3 CPU-time-ns/packet\nBenchmarkwire/nat/a-over-b 1 0.3 CPU-time-ratio\n"
+	if err != nil || out.String() != want {
+		t.Errorf("%v, writes\n%swant\n%s", err, out.String(), want)
+	}
+}
+
 func TestTable(t *testing.T) {
 	var out strings.Builder
 	if err := WriteTable(&out, []Record{{"wire", "sluice", "received", "packets/s", 1234567, 999, -12345, 5}}); err != nil {

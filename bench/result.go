@@ -100,3 +100,27 @@ func thousands(digits string) string {
 	}
 	return out.String()
 }
+
+// WriteBenchstat writes every run for golang.org/x/perf/cmd/benchstat: a line
+// each, with all metrics of a subject's run in a scenario.
+func WriteBenchstat(w io.Writer, all []Series) error {
+	for i := range all {
+		first := &all[i]
+		same := func(s *Series) bool { return s.Scenario == first.Scenario && s.Subject == first.Subject }
+		if slices.IndexFunc(all, func(s Series) bool { return same(&s) }) < i {
+			continue // its line is written
+		}
+		for run := range first.Values {
+			line := fmt.Sprintf("Benchmark%s/%s 1", first.Scenario, first.Subject)
+			for j := range all[i:] {
+				if s := &all[i+j]; same(s) && run < len(s.Values) {
+					line += fmt.Sprintf(" %g %s", s.Values[run], strings.ReplaceAll(s.Metric+"-"+s.Unit, " ", "-"))
+				}
+			}
+			if _, err := fmt.Fprintln(w, strings.ReplaceAll(line, " / ", "-over-")); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

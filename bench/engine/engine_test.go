@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"runtime"
 	"slices"
@@ -20,6 +21,9 @@ import (
 // small is a lap for tests: some batches and a bit.
 const small = 5*Batch + 7
 
+// minFrame6 is the length of an IPv6 frame without payload, in bytes.
+const minFrame6 = packet.EthernetLen + packet.IPv6Len + packet.TCPLen
+
 func memory(t testing.TB, frames int) *Memory {
 	t.Helper()
 	m, err := NewMemory(frames)
@@ -30,55 +34,63 @@ func memory(t testing.TB, frames int) *Memory {
 	return m
 }
 
-func rig(t testing.TB, s Scenario, m *Memory) *Rig {
+// node returns a Node of the scenario whose laps are as long as m's.
+func node(t testing.TB, s Scenario, m ...*Memory) *Node {
 	t.Helper()
-	r, err := New(s, m)
+	n, err := New(s, m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.Close() })
-	return r
+	t.Cleanup(func() { n.Close() })
+	return n
 }
 
-// scaled returns every scenario with at most so many connections.
-func scaled(conns int) (out []Scenario) {
-	for _, s := range All() {
-		if s.Conns = min(s.Conns, conns); !slices.Contains(out, s) {
-			out = append(out, s)
-		}
+// kinds returns scenarios of few connections that together have every method,
+// family and mix.
+func kinds() (all []Scenario) {
+	for _, method := range Methods() {
+		all = append(all, Scenario{method, V4, 1, Steady, 1}, Scenario{method, V6, 1000, Steady, 1})
 	}
-	return out
+	for _, mix := range Mixes() {
+		all = append(all, Scenario{NATIn, Mixed, 1000, mix, 1})
+	}
+	return append(all, Scenario{NATOut, Mixed, 1000, Zipf, 2}, Scenario{DR, Mixed, 1000, OneNew, 2})
 }
+
+// memories are one for each worker of a scenario.
+func memories(s Scenario, of []*Memory) []*Memory { return of[:s.Workers] }
 
 // What is measured is the forwarding of real packets: each of a lap leaves as
 // its scenario says, right in every checksum, and so does each of the next.
 func TestEveryPacketIsForwarded(t *testing.T) {
-	m := memory(t, small)
-	for _, s := range scaled(1000) {
+	two := []*Memory{memory(t, small), memory(t, small)}
+	for _, s := range kinds() {
 		t.Run(s.Name(), func(t *testing.T) {
-			r := rig(t, s, m)
-			for range 2 {
-				if _, err := r.Lap(); err != nil {
-					t.Fatal(err)
-				}
-				for i := range r.Len() {
-					checkSent(t, r, m.chunk(r.lap.order[i]))
-				}
-				if err := r.Refill(); err != nil {
-					t.Fatal(err)
+			for _, r := range node(t, s, memories(s, two)...).Rigs {
+				for range 2 {
+					if _, err := r.Lap(); err != nil {
+						t.Fatal(err)
+					}
+					for i := range r.Len() {
+						checkSent(t, r, r.lap.memory.chunk(r.lap.order[i]), int(r.lap.memory.lens[i]))
+					}
+					if err := r.Refill(); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 		})
 	}
 }
 
-// checkSent holds what became of the frame in a chunk against the scenario.
-func checkSent(t *testing.T, r *Rig, chunk []byte) {
+// checkSent holds what became of the frame of length bytes in a chunk against
+// the scenario.
+func checkSent(t *testing.T, r *Rig, chunk []byte, length int) {
 	t.Helper()
 	s, n := r.scenario, r.network
-	frame := chunk[rings.Headroom:][:r.template.Len()]
-	if s.Method == IPIP {
-		frame = inner(t, r, chunk)
+	frame := chunk[rings.Headroom:][:length]
+	if s.Method == IPIP || s.Method == GUE {
+		frame = inner(t, r, chunk, length)
 	}
 	var in packet.Info
 	if result := packet.Parse(frame, &in); result != packet.Parsed {
@@ -92,45 +104,52 @@ func checkSent(t *testing.T, r *Rig, chunk []byte) {
 		t.Errorf("TTL %d, want 63", in.TTL)
 	}
 	src, dst := pktgen.Endpoint{Addr: in.Src, Port: in.SrcPort}, pktgen.Endpoint{Addr: in.Dst, Port: in.DstPort}
-	right := dst == n.vip
+	f := int(in.Family-4) / 2
+	right := dst == n.vips[f] && slices.Contains(n.families, f)
 	switch s.Method {
 	case NATIn:
-		right = slices.Contains(n.servers, dst)
+		right = slices.Contains(n.servers[f], dst)
 	case NATOut:
-		right = src == n.vip
+		right = src == n.vips[f]
 	}
 	if !right {
 		t.Errorf("sent %s", packettest.Describe(frame))
 	}
 }
 
-// inner checks the outer header of what left by a tunnel, which stands in the
-// chunk's headroom, and returns the inner packet with an Ethernet header.
-func inner(t *testing.T, r *Rig, chunk []byte) []byte {
+// inner checks the outer headers of what left by a tunnel, which stand in the
+// chunk's headroom, and returns the inner packet, which had length bytes, with
+// an Ethernet header.
+func inner(t *testing.T, r *Rig, chunk []byte, length int) []byte {
 	t.Helper()
-	outerLen, etherType := packet.IPv4Len, uint16(packet.EtherIPv4)
-	if r.scenario.V6 {
-		outerLen, etherType = packet.IPv6Len, packet.EtherIPv6
+	v6 := length == minFrame6
+	overhead, etherType, result := packet.IPv4Len, uint16(packet.EtherIPv4), packet.OtherProto
+	if v6 {
+		overhead, etherType = packet.IPv6Len, packet.EtherIPv6
 	}
-	sent := chunk[rings.Headroom-outerLen:][:outerLen+r.template.Len()]
+	if r.scenario.Method == GUE {
+		overhead, result = overhead+packet.UDPLen+4, packet.Parsed
+	}
+	sent := chunk[rings.Headroom-overhead:][:overhead+length]
 	var in packet.Info
-	if result := packet.Parse(sent, &in); result != packet.OtherProto {
-		t.Fatalf("sent a frame that is %v: %s", result, packettest.Describe(sent))
+	if got := packet.Parse(sent, &in); got != result {
+		t.Fatalf("sent a frame that is %v: %s", got, packettest.Describe(sent))
 	}
-	if !slices.ContainsFunc(r.network.servers, func(e pktgen.Endpoint) bool { return e.Addr == in.Dst }) {
-		t.Errorf("tunnel to %v: not a server", in.Dst)
+	f := int(in.Family-4) / 2
+	if !slices.ContainsFunc(r.network.servers[f], func(e pktgen.Endpoint) bool { return e.Addr == in.Dst }) || result == packet.Parsed && in.DstPort != guePort {
+		t.Errorf("tunnel to %v, port %d: not a server", in.Dst, in.DstPort)
 	}
-	frame := slices.Clone(sent[outerLen:])
+	frame := slices.Clone(sent[overhead:])
 	binary.BigEndian.PutUint16(frame[12:], etherType)
 	return frame
 }
 
 // Forwarding allocates nothing, whatever the scenario.
 func TestNoAllocations(t *testing.T) {
-	m := memory(t, 40*Batch)
-	for _, s := range scaled(1000) {
+	two := []*Memory{memory(t, 40*Batch), memory(t, 40*Batch)}
+	for _, s := range kinds() {
 		t.Run(s.Name(), func(t *testing.T) {
-			r := rig(t, s, m)
+			r := node(t, s, memories(s, two)...).Rigs[0]
 			if n := testing.AllocsPerRun(30, func() {
 				if !r.Turn() {
 					t.Fatal("the lap is over")
@@ -142,17 +161,30 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
+// Each worker has the flows that it owns, about half of two; together they
+// have all.
+func TestWorkersShareFlows(t *testing.T) {
+	n := node(t, Scenario{NATIn, Mixed, 1000, Steady, 2}, memory(t, small), memory(t, small))
+	a, b := len(n.Rigs[0].flows), len(n.Rigs[1].flows)
+	if a+b != 1000 || a < 400 || b < 400 {
+		t.Errorf("the workers have %d and %d of 1000 flows", a, b)
+	}
+}
+
 // A case gives every metric, of the right size.
 func TestMeasure(t *testing.T) {
-	m := memory(t, small)
+	two := []*Memory{memory(t, small), memory(t, small)}
+	cpus := usable(t)
 	for _, c := range []struct {
 		scenario Scenario
 		want     []string
 	}{
-		{Scenario{NATOut, true, 100, Steady}, []string{"time", "rate", "allocations", "memory"}},
-		{Scenario{NATIn, false, 100, NewWRR}, []string{"time", "rate", "allocations", "memory", "expiry"}},
+		{Scenario{NATOut, V6, 100, Steady, 1}, []string{"time", "rate", "allocations", "memory"}},
+		{Scenario{NATIn, V4, 100, NewWRR, 1}, []string{"time", "rate", "allocations", "memory", "expiry"}},
+		{Scenario{NATIn, Mixed, 100, OneNew, 2}, []string{"time", "rate", "allocations", "memory", "expiry"}},
 	} {
-		cases := Cases([]Scenario{c.scenario}, m, time.Microsecond, -1)
+		// Two workers may share a CPU here: nobody looks at their time.
+		cases := Cases([]Scenario{c.scenario}, two, time.Microsecond, []int{cpus[0], cpus[len(cpus)-1]})
 		series, err := bench.Run(t.Context(), cases, 2, func(int, *bench.Case) {})
 		if err != nil {
 			t.Fatal(err)
@@ -168,41 +200,76 @@ func TestMeasure(t *testing.T) {
 			t.Errorf("%v gives %q, want %q", c.scenario, got, c.want)
 		}
 	}
+	cases := Cases([]Scenario{{NATIn, V4, 1, Steady, 2}}, two, time.Microsecond, cpus[:1])
+	if _, err := bench.Run(t.Context(), cases, 1, func(int, *bench.Case) {}); err == nil {
+		t.Error("two workers were measured on one CPU")
+	}
 }
 
-// Names are what records and patterns are found by.
+// usable are the CPUs that the test may run on.
+func usable(t testing.TB) []int {
+	t.Helper()
+	topology, err := cpu.Read(os.DirFS("/sys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	order, err := topology.Choose(len(topology), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return order
+}
+
+// Names are what records and patterns are found by; what they say is what is
+// measured.
 func TestNames(t *testing.T) {
-	seen := map[string]bool{}
-	for _, s := range All() {
-		if seen[s.String()] {
-			t.Errorf("%v stands there twice", s)
+	for _, s := range append(kinds(), Scenario{GUE, Mixed, 16_000_000, Zipf, 2}, Scenario{DR, V6, 1001, AllNew, 1}) {
+		if got, err := Parse(s.String()); err != nil || got != s {
+			t.Errorf("Parse(%q) = %v, %v", s, got, err)
 		}
-		seen[s.String()] = true
 	}
-	for _, want := range []string{"engine/nat-in/v4/1M/steady/1", "engine/nat-out/v6/10k/steady/1", "engine/dr/v4/1/steady/1", "engine/ipip/v6/1M/steady/1", "engine/nat-in/v4/1M/new-wrr/1"} {
-		if !seen[want] {
-			t.Errorf("no scenario is named %s", want)
+	if got, want := (Scenario{NATIn, V4, 1_000_000, Steady, 1}).String(), "engine/nat-in/v4/1M/steady/1"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	for _, name := range []string{
+		"engine/nat-in/v4/1M/steady", "engine/nat/v4/1M/steady/1", "engine/dr/v5/1M/steady/1", "engine/dr/v4/0/steady/1", "engine/dr/v4/-1k/steady/1",
+		"engine/dr/v4/17M/steady/1", "engine/dr/v4/16777216/steady/1", "engine/dr/v4/99999999999999999999/steady/1", "engine/dr/v4/1M/often/1",
+		"engine/dr/v4/1M/steady/0", "engine/dr/v4/1M/steady/x", "engine/dr/v4/1M/steady/65",
+	} {
+		if s, err := Parse(name); !errors.Is(err, ErrScenario) {
+			t.Errorf("Parse(%q) = %v, %v", name, s, err)
 		}
 	}
 }
 
-// BenchmarkEngine measures one turn of the worker, a batch of 64 packets, by
-// METHOD/FAMILY/CONNECTIONS/MIX. ns/pkt is of the thread's CPU time. With -short
-// it runs a few scenarios.
+// Of Zipf's flows the second comes half as often as the first.
+func TestZipf(t *testing.T) {
+	n := map[uint32]int{}
+	for _, f := range pktgen.Zipf([]uint32{7, 8, 9}, 110_000, 1) {
+		n[f]++
+	}
+	for f, want := range map[uint32]int{7: 60_000, 8: 30_000, 9: 20_000} {
+		if got := n[f]; got < want*95/100 || got > want*105/100 {
+			t.Errorf("flow %d came %d times, want about %d", f, got, want)
+		}
+	}
+}
+
+// BenchmarkEngine measures one turn of the worker, a batch of 64 packets.
+// ns/pkt is of the thread's CPU time. `sluice bench engine` has more scenarios.
 func BenchmarkEngine(b *testing.B) {
 	m := memory(b, Frames)
-	onCPU := -1
-	if topology, err := cpu.Read(os.DirFS("/sys")); err == nil {
-		if cpus, err := bench.Assign(topology); err == nil {
-			onCPU = cpus.Worker
+	onCPU := usable(b)[0]
+	for _, method := range Methods() {
+		for _, family := range []Family{V4, V6} {
+			for _, conns := range []int{1000, 1_000_000} {
+				s := Scenario{method, family, conns, Steady, 1}
+				if testing.Short() && (conns > 1000 || family == V6) {
+					continue
+				}
+				b.Run(s.Name(), func(b *testing.B) { benchmark(b, s, m, onCPU) })
+			}
 		}
-	}
-	scenarios := All()
-	if testing.Short() {
-		scenarios = Few()
-	}
-	for _, s := range scenarios {
-		b.Run(s.Name(), func(b *testing.B) { benchmark(b, s, m, onCPU) })
 	}
 }
 
@@ -210,14 +277,13 @@ func benchmark(b *testing.B, s Scenario, m *Memory, onCPU int) {
 	b.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if onCPU >= 0 {
-		restore, err := bench.Pin(onCPU)
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer restore()
+	restore, err := bench.Pin(onCPU)
+	if err != nil {
+		b.Fatal(err)
 	}
-	r := rig(b, s, m)
+	defer restore()
+	n := node(b, s, m)
+	r := n.Rigs[0]
 	if _, err := r.Lap(); err != nil { // warm up
 		b.Fatal(err)
 	}
@@ -245,7 +311,7 @@ func benchmark(b *testing.B, s Scenario, m *Memory, onCPU int) {
 	busy += now(b) - began
 	b.ReportMetric(float64(busy.Nanoseconds())/float64(packets), "ns/pkt")
 	b.ReportMetric(float64(packets)/busy.Seconds()/1e6, "Mpps")
-	b.ReportMetric(float64(r.BytesPerConn()), "B/conn")
+	b.ReportMetric(float64(n.BytesPerConn()), "B/conn")
 	b.ReportAllocs()
 }
 
@@ -262,7 +328,7 @@ func now(b *testing.B) time.Duration {
 // batch received and sent.
 func BenchmarkPort(b *testing.B) {
 	m := memory(b, Frames)
-	p := &port{lap: &lap{memory: m, order: m.order, frameLen: minFrame}}
+	p := &port{lap: &lap{memory: m, order: m.order}}
 	frames := make([]rings.Frame, Batch)
 	for b.Loop() {
 		p.Transmit(frames[:p.Receive(frames)])

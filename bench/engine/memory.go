@@ -21,6 +21,7 @@ const Frames = 1 << 14
 // Memory is the frames' memory, 2 KiB each. It is used by one Rig at a time.
 type Memory struct {
 	mem   []byte
+	lens  []uint16 // of the frames, in the order of their use
 	order []uint32 // the chunks in the order of their use, which no prefetcher foresees
 }
 
@@ -36,7 +37,7 @@ func NewMemory(frames int) (*Memory, error) {
 	for i := 0; i < size; i += frameSize {
 		mem[i] = 0 // have the page now
 	}
-	return &Memory{mem, pktgen.Shuffled(frames, 2)}, nil
+	return &Memory{mem, make([]uint16, frames), pktgen.Shuffled(frames, 2)}, nil
 }
 
 // Close gives the memory back.
@@ -49,9 +50,8 @@ func (m *Memory) chunk(id uint32) []byte {
 
 // lap is the frames that arrive one after the other before the next pause.
 type lap struct {
-	memory   *Memory
-	order    []uint32 // chunks
-	frameLen uint32
+	memory *Memory
+	order  []uint32 // chunks
 }
 
 // frame returns where frame i of the lap is written.

@@ -21,8 +21,9 @@ const (
 const servers = 100
 
 const (
-	vport = 80
-	rport = 8080 // of NAT servers
+	vport   = 80
+	rport   = 8080 // of NAT servers
+	guePort = 6080
 )
 
 // MAC addresses: the director's two, the router to the clients, the servers.
@@ -35,25 +36,33 @@ var (
 func serverMAC(i int) [6]byte { return [6]byte{2, 0, 0, 0, 2, byte(i)} }
 
 // network is a director between a router, behind which all clients are, and
-// its servers.
+// its servers. Of what there is for each family the first is IPv4's.
 type network struct {
 	scenario Scenario
-	vip      pktgen.Endpoint
-	servers  []pktgen.Endpoint
+	families []int // those whose packets there are, as indexes
+	vips     [2]pktgen.Endpoint
+	servers  [2][]pktgen.Endpoint
 }
 
 func newNetwork(s Scenario) *network {
-	n := &network{scenario: s}
-	n.vip = pktgen.Endpoint{Addr: flow.FromNetip(n.addr(1, 100)), Port: vport}
-	for i := range servers {
-		n.servers = append(n.servers, pktgen.Endpoint{Addr: flow.FromNetip(n.addr(2, 10+i)), Port: n.serverPort()})
+	n := &network{scenario: s, families: map[Family][]int{V4: {0}, V6: {1}, Mixed: {0, 1}}[s.Family]}
+	for f := range n.vips {
+		n.vips[f] = pktgen.Endpoint{Addr: flow.FromNetip(addr(f, 1, 100)), Port: vport}
+		for i := range servers {
+			n.servers[f] = append(n.servers[f], pktgen.Endpoint{Addr: flow.FromNetip(addr(f, 2, 10+i)), Port: n.serverPort()})
+		}
 	}
 	return n
 }
 
+// family returns the family of a flow's packets.
+func (n *network) family(flow int) int {
+	return n.families[flow%len(n.families)]
+}
+
 // addr is a host's address in a subnet: 1 the clients' router's, 2 the servers'.
-func (n *network) addr(subnet, host int) netip.Addr {
-	if n.scenario.V6 {
+func addr(family, subnet, host int) netip.Addr {
+	if family == 1 {
 		return netip.MustParseAddr(fmt.Sprintf("fd00:%d::%d", subnet, host))
 	}
 	return netip.AddrFrom4([4]byte{10, 0, byte(subnet), byte(host)})
@@ -66,45 +75,49 @@ func (n *network) serverPort() uint16 {
 	return vport
 }
 
-// service is the virtual service with its servers.
-func (n *network) service() lb.ServiceSpec {
-	forward := map[Method]lb.Forward{NATIn: lb.NAT, NATOut: lb.NAT, DR: lb.DR, IPIP: lb.TUN}[n.scenario.Method]
-	s := lb.ServiceSpec{
-		Key:       lb.ServiceKey{Proto: lb.ProtoTCP, Addr: n.vip.Addr.Netip(), Port: n.vip.Port},
-		Scheduler: n.scenario.Mix.scheduler(),
+// services are the virtual services with their servers, one a family.
+func (n *network) services() (all []lb.ServiceSpec) {
+	forward := map[Method]lb.Forward{NATIn: lb.NAT, NATOut: lb.NAT, DR: lb.DR, IPIP: lb.TUN, GUE: lb.TUN}[n.scenario.Method]
+	tunnel := lb.Tunnel{}
+	if n.scenario.Method == GUE {
+		tunnel = lb.Tunnel{Type: lb.GUE, Port: guePort}
 	}
-	for i, e := range n.servers {
-		s.Servers = append(s.Servers, lb.RealSpec{
-			Key: lb.RealKey{Addr: e.Addr.Netip(), Port: e.Port}, Weight: int32(1 + i%5), Forward: forward,
-		})
+	for _, f := range n.families {
+		s := lb.ServiceSpec{
+			Key:       lb.ServiceKey{Proto: lb.ProtoTCP, Addr: n.vips[f].Addr.Netip(), Port: vport},
+			Scheduler: n.scenario.Mix.scheduler(),
+		}
+		for i, e := range n.servers[f] {
+			s.Servers = append(s.Servers, lb.RealSpec{
+				Key: lb.RealKey{Addr: e.Addr.Netip(), Port: e.Port}, Weight: int32(1 + i%5), Forward: forward, Tunnel: tunnel,
+			})
+		}
+		all = append(all, s)
 	}
-	return s
+	return all
 }
 
 // routes is the director's next-hop table.
 func (n *network) routes() (*nexthop.Table, error) {
 	var b nexthop.Builder
-	bits := map[bool]int{false: 24, true: 64}[n.scenario.V6]
 	for i, mac := range [][6]byte{frontMAC, backMAC} {
 		b.AddInterface(nexthop.Interface{
 			Name: fmt.Sprint("eth", i), Port: i, MAC: mac, MTU: 1500, Up: true,
-			Addrs: []netip.Prefix{netip.PrefixFrom(n.addr(1+i, 1), bits)},
+			Addrs: []netip.Prefix{netip.PrefixFrom(addr(0, 1+i, 1), 24), netip.PrefixFrom(addr(1, 1+i, 1), 64)},
 		})
 	}
-	router := n.addr(1, 254)
-	everyone := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	if n.scenario.V6 {
-		everyone = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-	}
-	if err := b.AddNeighbor(router, routerMAC, clientSide); err != nil {
-		return nil, err
-	}
-	if err := b.AddRoute(everyone, router, clientSide, netip.Addr{}, 0); err != nil {
-		return nil, err
-	}
-	for i, e := range n.servers {
-		if err := b.AddNeighbor(e.Addr.Netip(), serverMAC(i), serverSide); err != nil {
+	for f, everyone := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
+		router := addr(f, 1, 254)
+		if err := b.AddNeighbor(router, routerMAC, clientSide); err != nil {
 			return nil, err
+		}
+		if err := b.AddRoute(everyone, router, clientSide, netip.Addr{}, 0); err != nil {
+			return nil, err
+		}
+		for i, e := range n.servers[f] {
+			if err := b.AddNeighbor(e.Addr.Netip(), serverMAC(i), serverSide); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return b.Build(1), nil
@@ -113,22 +126,20 @@ func (n *network) routes() (*nexthop.Table, error) {
 // minFrame is Ethernet's shortest frame in bytes, without its checksum.
 const minFrame = 60
 
-// request is a packet from the client of flow 0, with those TCP flags.
-func (n *network) request(flags uint8) []byte {
-	client := pktgen.Client(0, n.scenario.V6)
-	return n.frame(frontMAC, routerMAC, client, n.vip, flags)
+// request is a packet of a family from the client of flow 0, with those TCP flags.
+func (n *network) request(family int, flags uint8) []byte {
+	return frame(frontMAC, routerMAC, pktgen.Client(0, family == 1), n.vips[family], flags)
 }
 
-// reply is a packet from the first server to the client of flow 0.
-func (n *network) reply() []byte {
-	client := pktgen.Client(0, n.scenario.V6)
-	return n.frame(backMAC, serverMAC(0), n.servers[0], client, ack)
+// reply is a packet from the family's first server to the client of flow 0.
+func (n *network) reply(family int) []byte {
+	return frame(backMAC, serverMAC(0), n.servers[family][0], pktgen.Client(0, family == 1), ack)
 }
 
 // frame builds a packet without payload.
-func (n *network) frame(to, from [6]byte, src, dst pktgen.Endpoint, flags uint8) []byte {
+func frame(to, from [6]byte, src, dst pktgen.Endpoint, flags uint8) []byte {
 	p := packettest.Eth(mac(to), mac(from))
-	if n.scenario.V6 {
+	if !src.Addr.Is4() {
 		p = p.IP6(src.Addr.String(), dst.Addr.String())
 	} else {
 		p = p.IP4(src.Addr.String(), dst.Addr.String())

@@ -22,7 +22,7 @@ func (p *port) Receive(b []rings.Frame) int {
 	n := min(len(b), len(p.lap.order)-p.next)
 	for i := range b[:n] {
 		id := p.lap.order[p.next+i]
-		b[i] = rings.Frame{Chunk: p.lap.memory.chunk(id), Off: rings.Headroom, Len: p.lap.frameLen, ID: id}
+		b[i] = rings.Frame{Chunk: p.lap.memory.chunk(id), Off: rings.Headroom, Len: uint32(p.lap.memory.lens[p.next+i]), ID: id}
 	}
 	p.next += n
 	return n

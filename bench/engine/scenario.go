@@ -1,8 +1,13 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/sluice-lb/sluice/lb/conn"
 )
 
 // Method is the way that packets are forwarded.
@@ -14,37 +19,134 @@ const (
 	NATOut Method = "nat-out" // replies of a NAT server
 	DR     Method = "dr"
 	IPIP   Method = "ipip" // TUN: 4-in-4, or 6-in-6
+	GUE    Method = "gue"  // TUN in UDP, without checksum
 )
+
+// Methods returns all of them.
+func Methods() []Method { return []Method{NATIn, NATOut, DR, IPIP, GUE} }
+
+// Family is which packets there are.
+type Family string
+
+// Families.
+const (
+	V4    Family = "v4"
+	V6    Family = "v6"
+	Mixed Family = "mixed" // every other flow of either
+)
+
+// Families returns all of them.
+func Families() []Family { return []Family{V4, V6, Mixed} }
 
 // Mix is what the packets are to the connection table.
 type Mix string
 
 // Mixes.
 const (
-	Steady Mix = "steady"  // each packet is one of an established connection
-	NewRR  Mix = "new-rr"  // each opens a connection, beside the established ones, scheduled by rr
-	NewWRR Mix = "new-wrr" // the same by wrr, weights 1 to 5
+	Steady Mix = "steady"  // each packet is one of an established connection, all alike often
+	Zipf   Mix = "zipf"    // the same, but the n-th most frequent connection has one part in n of the first one's packets
+	OneNew Mix = "new1"    // steady, but one in a hundred opens a connection, scheduled by wlc
+	AllNew Mix = "new"     // each opens a connection, beside the established ones, scheduled by wlc
+	NewMH  Mix = "new-mh"  // the same by mh
+	NewRR  Mix = "new-rr"  // the same by rr
+	NewWRR Mix = "new-wrr" // the same by wrr
 )
+
+// Mixes returns all of them.
+func Mixes() []Mix { return []Mix{Steady, Zipf, OneNew, AllNew, NewMH, NewRR, NewWRR} }
+
+// Opens says how many of a hundred packets open a connection.
+func (m Mix) Opens() int {
+	switch {
+	case m == OneNew:
+		return 1
+	case strings.HasPrefix(string(m), string(AllNew)):
+		return 100
+	}
+	return 0
+}
+
+// scheduler returns the scheduler's name.
+func (m Mix) scheduler() string {
+	if _, named, ok := strings.Cut(string(m), "-"); ok {
+		return named
+	}
+	return "wlc"
+}
 
 // Scenario is what is measured.
 type Scenario struct {
-	Method Method
-	V6     bool
-	Conns  int // established connections, the packets spread over all of them alike
-	Mix    Mix
+	Method  Method
+	Family  Family
+	Conns   int // established connections
+	Mix     Mix
+	Workers int
 }
 
-// Name returns METHOD/FAMILY/CONNECTIONS/MIX.
-func (s Scenario) Name() string {
-	family := "v4"
-	if s.V6 {
-		family = "v6"
+// ErrScenario reports a scenario that there is not.
+var ErrScenario = errors.New("no such engine scenario")
+
+// Check says what is wrong with a scenario.
+func (s Scenario) Check() error {
+	switch {
+	case !slices.Contains(Methods(), s.Method):
+		return fmt.Errorf("%w: method %q, want one of %q", ErrScenario, s.Method, Methods())
+	case !slices.Contains(Families(), s.Family):
+		return fmt.Errorf("%w: family %q, want one of %q", ErrScenario, s.Family, Families())
+	case !slices.Contains(Mixes(), s.Mix):
+		return fmt.Errorf("%w: mix %q, want one of %q", ErrScenario, s.Mix, Mixes())
+	case s.Conns < 1 || s.Conns+s.openedInALap() > conn.MaxConns:
+		return fmt.Errorf("%w: %d connections, want 1 to %d", ErrScenario, s.Conns, conn.MaxConns-s.openedInALap())
+	case s.Workers < 1 || s.Workers > 64:
+		return fmt.Errorf("%w: %d workers, want 1 to 64", ErrScenario, s.Workers)
 	}
-	return fmt.Sprintf("%s/%s/%s/%s", s.Method, family, short(s.Conns), s.Mix)
+	return nil
 }
 
-// String returns the name that records have, engine/NAME/WORKERS.
-func (s Scenario) String() string { return "engine/" + s.Name() + "/1" }
+// openedInALap is how many connections come to the established ones at once.
+func (s Scenario) openedInALap() int { return (Frames*s.Mix.Opens() + 99) / 100 }
+
+// Name returns METHOD/FAMILY/CONNECTIONS/MIX/WORKERS.
+func (s Scenario) Name() string {
+	return fmt.Sprintf("%s/%s/%s/%s/%d", s.Method, s.Family, short(s.Conns), s.Mix, s.Workers)
+}
+
+// String returns the name that records have, engine/NAME.
+func (s Scenario) String() string { return "engine/" + s.Name() }
+
+// Parse returns the scenario of such a name.
+func Parse(name string) (Scenario, error) {
+	f := strings.Split(strings.TrimPrefix(name, "engine/"), "/")
+	if len(f) != 5 {
+		return Scenario{}, fmt.Errorf("%w: %q, want engine/METHOD/FAMILY/CONNECTIONS/MIX/WORKERS", ErrScenario, name)
+	}
+	conns, err := Connections(f[2])
+	if err != nil {
+		return Scenario{}, err
+	}
+	workers, err := strconv.Atoi(f[4])
+	if err != nil {
+		return Scenario{}, fmt.Errorf("%w: %q workers", ErrScenario, f[4])
+	}
+	s := Scenario{Method(f[0]), Family(f[1]), conns, Mix(f[3]), workers}
+	return s, s.Check()
+}
+
+// Connections reads a number of connections as names have it: 1, 64k, 16M.
+func Connections(text string) (int, error) {
+	digits, unit := text, 1
+	switch {
+	case strings.HasSuffix(text, "k"):
+		digits, unit = text[:len(text)-1], 1_000
+	case strings.HasSuffix(text, "M"):
+		digits, unit = text[:len(text)-1], 1_000_000
+	}
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 1 || n > conn.MaxConns/unit {
+		return 0, fmt.Errorf("%w: %q connections, want such as 1, 64k, 16M", ErrScenario, text)
+	}
+	return n * unit, nil
+}
 
 // short writes a number as 10k or 1M where that is exact.
 func short(n int) string {
@@ -55,44 +157,4 @@ func short(n int) string {
 		return fmt.Sprintf("%dk", n/1_000)
 	}
 	return fmt.Sprint(n)
-}
-
-// New says whether packets of the mix open connections.
-func (m Mix) New() bool { return strings.HasPrefix(string(m), "new-") }
-
-// scheduler returns the scheduler's name.
-func (m Mix) scheduler() string {
-	if m.New() {
-		return strings.TrimPrefix(string(m), "new-")
-	}
-	return "rr"
-}
-
-// All returns the scenarios.
-func All() (all []Scenario) {
-	for _, v6 := range []bool{false, true} {
-		for _, method := range []Method{NATIn, NATOut, DR, IPIP} {
-			for _, conns := range []int{1, 10_000, 1_000_000} {
-				all = append(all, Scenario{method, v6, conns, Steady})
-			}
-		}
-		for _, mix := range []Mix{NewRR, NewWRR} {
-			for _, conns := range []int{10_000, 1_000_000} {
-				all = append(all, Scenario{NATIn, v6, conns, mix})
-			}
-		}
-	}
-	return all
-}
-
-// Few returns some scenarios that together use every method, family and mix.
-func Few() []Scenario {
-	return []Scenario{
-		{NATIn, false, 10_000, Steady},
-		{NATOut, true, 10_000, Steady},
-		{DR, false, 10_000, Steady},
-		{IPIP, true, 10_000, Steady},
-		{NATIn, false, 10_000, NewRR},
-		{NATIn, true, 10_000, NewWRR},
-	}
 }

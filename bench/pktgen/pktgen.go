@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/sluice-lb/sluice/fastpath/csum"
 	"github.com/sluice-lb/sluice/fastpath/packet"
@@ -57,6 +58,34 @@ func Shuffled(n int, seed uint64) []uint32 {
 	r := rand.New(rand.NewPCG(seed, 0))
 	r.Shuffle(n, func(i, j int) { order[i], order[j] = order[j], order[i] })
 	return order
+}
+
+// Zipf returns n draws from the flows, in an order that the seed decides: the
+// k-th flow comes once where the first comes k times.
+func Zipf(flows []uint32, n int, seed uint64) []uint32 {
+	sum := make([]float64, len(flows)) // of 1/k so far
+	total := 0.0
+	for i := range sum {
+		total += 1 / float64(i+1)
+		sum[i] = total
+	}
+	r := rand.New(rand.NewPCG(seed, 1))
+	order := make([]uint32, n)
+	for i := range order {
+		at, _ := slices.BinarySearch(sum, r.Float64()*total)
+		order[i] = flows[at]
+	}
+	return order
+}
+
+// Bytes returns n bytes that the seed decides.
+func Bytes(n int, seed uint64) []byte {
+	r := rand.New(rand.NewPCG(seed, 2))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
 }
 
 // Template is a frame that is sent by many, to many: only its endpoints and

@@ -70,7 +70,7 @@ service's real servers, by NAT, direct routing or a tunnel.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newRun(), newCheck(), newReplay(), newStatus(), newServices(), newConns(), newStats(), newSysctl(), newReload(), newIPVSAdm(), newImport(), newSave(), newDemo())
+	root.AddCommand(newRun(), newCheck(), newReplay(), newStatus(), newServices(), newConns(), newStats(), newSysctl(), newReload(), newIPVSAdm(), newImport(), newSave(), newDemo(), newBench())
 	for _, c := range root.Commands() {
 		wantArgs(c)
 	}

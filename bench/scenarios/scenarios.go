@@ -1,0 +1,85 @@
+// Package scenarios is what is measured, each a small file of this folder.
+//
+// It is read-only and belongs to nobody.
+package scenarios
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/sluice-lb/sluice/bench/engine"
+)
+
+//go:embed *.yaml
+var files embed.FS
+
+// File is one file: a harness's scenarios.
+type File struct {
+	Name   string        `yaml:"-"`
+	About  string        `yaml:"about"`           // what question they answer
+	Short  []string      `yaml:"short,omitempty"` // names of those that are run to see that everything works
+	Engine engine.Matrix `yaml:"engine"`
+}
+
+// Load returns the files in the order of their names.
+func Load() ([]File, error) { return load(files) }
+
+func load(from fs.FS) (all []File, err error) {
+	names, err := fs.Glob(from, "*.yaml")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		text, err := fs.ReadFile(from, name)
+		if err != nil {
+			return nil, err
+		}
+		f := File{Name: name}
+		d := yaml.NewDecoder(bytes.NewReader(text))
+		d.KnownFields(true)
+		if err := d.Decode(&f); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		all = append(all, f)
+	}
+	return all, nil
+}
+
+// Engine returns the engine's scenarios of all files, each once; short: those
+// that the files name for that.
+func Engine(files []File, short bool) (all []engine.Scenario, err error) {
+	seen := map[engine.Scenario]bool{}
+	for i := range files {
+		f := &files[i]
+		of, ferr := f.Engine.Scenarios()
+		if short && ferr == nil {
+			of, ferr = named(f.Short)
+		}
+		if ferr != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", f.Name, ferr))
+		}
+		for _, s := range of {
+			if !seen[s] {
+				seen[s] = true
+				all = append(all, s)
+			}
+		}
+	}
+	return all, err
+}
+
+func named(names []string) (all []engine.Scenario, err error) {
+	for _, name := range names {
+		s, err := engine.Parse(name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}

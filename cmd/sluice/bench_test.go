@@ -1,0 +1,102 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sluice-lb/sluice/bench"
+)
+
+// benchCommand runs sluice bench and returns what it printed and its status.
+func benchCommand(t *testing.T, args ...string) (out, said string, status int) {
+	t.Helper()
+	root := newRoot()
+	var o, e strings.Builder
+	root.SetOut(&o)
+	root.SetErr(&e)
+	status = execute(t.Context(), root, append([]string{"bench"}, args...))
+	return o.String(), e.String(), status
+}
+
+// Patterns select scenarios of either harness.
+func TestBenchList(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		args  []string
+		has   []string
+		hasNo string
+	}{
+		{"everything", nil, []string{"engine/nat-in/v4/64k/steady/1", "wire/nat/v4/10k/60B/flood"}, ""},
+		{"one harness", []string{"engine"}, []string{"engine/gue/v6/1M/steady/1"}, "wire"},
+		{"the other", []string{"wire"}, []string{"wire/nat/v4/10k/60B/flood"}, "engine"},
+		{"a pattern", []string{"engine", "dr/v6/1M"}, []string{"engine/dr/v6/1M/steady/1"}, "v4"},
+		{"a whole name that no file has", []string{"engine", "engine/dr/v6/12/zipf/1"}, []string{"engine/dr/v6/12/zipf/1"}, "steady"},
+		{"the short form", []string{"engine", "--short"}, []string{"engine/nat-in/v4/1k/steady/1"}, "1M"},
+	} {
+		out, said, status := benchCommand(t, append(c.args, "--list")...)
+		if status != 0 || said != "" || c.hasNo != "" && strings.Contains(out, c.hasNo) {
+			t.Errorf("%s: status %d, %s%s", c.what, status, said, out)
+		}
+		for _, name := range c.has {
+			if !slices.Contains(strings.Fields(out), name) {
+				t.Errorf("%s: no %s in\n%s", c.what, name, out)
+			}
+		}
+	}
+}
+
+func TestBenchRefuses(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		args   []string
+		says   string
+		status int
+	}{
+		{"no such harness", []string{"disk"}, "disk", exitUsage},
+		{"no pattern", []string{"engine", "("}, "missing closing )", exitUsage},
+		{"a pattern that nothing matches", []string{"engine", "token-ring"}, "--list", exitFailed},
+		{"no time", []string{"--time", "0s"}, "more than 0", exitUsage},
+		{"no runs", []string{"--runs", "0"}, "more than 0", exitUsage},
+	} {
+		out, said, status := benchCommand(t, c.args...)
+		if status != c.status || out != "" || !strings.Contains(said, c.says) {
+			t.Errorf("%s: status %d, says %q, prints %q", c.what, status, said, out)
+		}
+	}
+}
+
+// The records are one JSON array on standard output and nothing else; benchstat
+// gets a line a run.
+func TestBenchJSON(t *testing.T) {
+	const name = "engine/nat-in/mixed/10/zipf/1"
+	file := filepath.Join(t.TempDir(), "runs.txt")
+	out, said, status := benchCommand(t, "engine", name, "--json", "--runs", "2", "--time", "5ms", "--benchstat", file)
+	if status != 0 {
+		t.Fatalf("status %d: %s", status, said)
+	}
+	var records []bench.Record
+	if err := json.Unmarshal([]byte(out), &records); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	metrics := map[string]string{}
+	for _, r := range records {
+		metrics[r.Metric] = r.Unit
+		if r.Scenario != name || r.Subject != "sluice" || r.Runs != 2 || r.Min > r.Median || r.Median > r.Max {
+			t.Errorf("record %+v", r)
+		}
+	}
+	if metrics["time"] != "ns/packet" || metrics["memory"] != "B/connection" {
+		t.Errorf("metrics %v", metrics)
+	}
+	text, err := os.ReadFile(file)
+	if lines := strings.Split(strings.TrimSpace(string(text)), "\n"); err != nil || len(lines) != 2 || !strings.HasPrefix(lines[0], "Benchmark"+name+"/sluice 1 ") {
+		t.Errorf("for benchstat: %q (%v)", text, err)
+	}
+	if !strings.Contains(said, "worker on CPU") || !strings.Contains(said, "run 2") {
+		t.Errorf("says %q, want the machine and the runs", said)
+	}
+}
