@@ -192,11 +192,13 @@ func (p *Pipeline) fits(k *Packet, mtu int, free bool) (v Verdict, ok bool) {
 	if int(in.End-in.L3) <= mtu {
 		return Forward, true
 	}
-	if in.Family == 4 && (in.Flags&packet.FlagDF == 0 || free) {
+	if in.Family == 4 && (in.Flags&packet.FlagDF == 0 || free || !k.Reply && quotes(k)) {
 		return DropNoFragmentation, false
 	}
 	k.MTU = uint16(mtu)
-	rewrite.Forward(&k.Frame, in) // the kernel quotes the packet as it would have left
+	if !k.Reply {
+		rewrite.Forward(&k.Frame, in) // the kernel quotes a request as it would have left, a reply as it came
+	}
 	return DropTooBig, false
 }
 

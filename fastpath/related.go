@@ -85,25 +85,34 @@ func (p *Pipeline) scheduleError(b *Batch, at int, quoted, asked *packet.Info) V
 // relatedReply translates an error that a server or a router behind it sent
 // about a NAT connection, and counts it (K-ICMP-3).
 func (p *Pipeline) relatedReply(k *Packet, quoted *packet.Info, c *conn.Conn) Verdict {
-	if k.Info.TTL <= 1 {
-		return DropTTL
+	k.Reply, k.Hop = true, p.hops.Lookup(&k.Info.Dst)
+	local := k.Hop.State == nexthop.Local // to the director itself: it stays here
+	if v := p.routed(k); v != Forward && !local {
+		return v
 	}
-	k.Reply, k.Hop = true, p.hops.Lookup(&c.Client)
-	if k.Hop.State == nexthop.NoRoute || k.Hop.State == nexthop.Blackhole {
-		return DropNoRoute
-	}
-	if !rewrite.ICMPOut(&k.Frame, &k.Info, quoted, &c.Virtual, c.VirtualPort) {
+	if !local && !rewrite.ICMPOut(&k.Frame, &k.Info, quoted, &c.Virtual, c.VirtualPort) {
 		return DropICMPChecksum
 	}
 	p.count(k, c.Real, true)
-	return p.out(k, &c.Client)
+	if local {
+		return Pass
+	}
+	return p.out(k, &k.Info.Dst)
 }
 
 // relatedRequest sends an error from the client's side to the connection's
-// server by its method (K-ICMP-2). The checksum of ICMPv6 is not looked at.
+// server by its method (K-ICMP-2). The checksum of ICMPv6 is not looked at. One
+// that was not for this host has been routed before (K-ICMP-6): one hop more.
 func (p *Pipeline) relatedRequest(k *Packet, quoted *packet.Info, c *conn.Conn) Verdict {
 	if k.Info.Family == 4 && !rewrite.ICMPRight(&k.Frame, &k.Info) {
 		return DropICMPChecksum
+	}
+	if dst := &k.Info.Dst; *dst != c.Virtual && !p.snap.IsVIP(dst) && !p.hops.IsLocal(dst) {
+		if k.Info.TTL <= 1 {
+			return DropTTL
+		}
+		rewrite.Forward(&k.Frame, &k.Info)
+		k.Info.TTL--
 	}
 	k.real = c.Real
 	p.count(k, c.Real, false)

@@ -213,3 +213,45 @@ func TestRelatedBudget(t *testing.T) {
 	r.pass(10 * time.Millisecond)
 	r.steps(step{"10 ms later", in(quoting(client, 7777)), "10.0.2.11"}, step{"one of them", in(quoting(client, 7777)), "icmp_over_budget"})
 }
+
+// K-ICMP-6: an error that another host was to get (the server itself, say) is
+// found on its way, where routing has counted a hop. As recorded with Linux 6.1.
+func TestRelatedForwarded(t *testing.T) {
+	for _, method := range []string{"nat", "dr", "tun"} {
+		r := newRig(t, options{}, service("tcp 10.0.1.100:80 rr", method+" 10.0.2.11:80 1"))
+		answer := packettest.Eth(clientMAC, frontMAC).IP4(vip, client).TCP(80, 7777, ackFlag)
+		to := func(dst string) packettest.Packet {
+			return fromClient().IP4("10.0.1.254", dst).ICMP4(3, 1, 0).Quote(answer, 28)
+		}
+		r.steps(
+			step{method, syn(7777), ""},
+			step{method + ": to the VIP", in(to(vip)), "ttl=63 "},
+			step{method + ": to the director", in(to("10.0.1.1")), "ttl=63 "},
+			step{method + ": to the server", in(to("10.0.2.11")), "ttl=62 "},
+			step{method + ": to the server, TTL 2", in(to("10.0.2.11").TTL(2)), "ttl_exceeded"},
+			step{method + ": to the server, TTL 1", in(to("10.0.2.11").TTL(1)), "ttl_exceeded"},
+		)
+	}
+}
+
+// K-ICMP-3: an error from the servers' side goes where it was going. One to the
+// director stays there, and counts. As recorded with Linux 6.1.
+func TestRelatedReplyWay(t *testing.T) {
+	r := newRig(t, options{}, natService())
+	request := packettest.Eth(serverMAC, backMAC).IP4(client, "10.0.2.11").TCP(7777, 8080, ackFlag)
+	to := func(dst string) packettest.Packet {
+		return fromServer().IP4("10.0.2.254", dst).ICMP4(3, 1, 0).Quote(request, 28)
+	}
+	r.steps(
+		step{"a connection", syn(7777), ""},
+		step{"to its client", back(to(client)), "02:00:00:00:01:0a"},
+		step{"to another", back(to("172.16.0.1")), "10.0.1.100 > 172.16.0.1 "},
+		step{"to nobody", back(to("192.168.7.7")), "passed"},
+		step{"with its last TTL", back(to(client).TTL(1)), "ttl_exceeded"},
+		step{"to the director", back(to("10.0.2.1")), "passed"},
+		step{"to the director, with its last TTL", back(to("10.0.2.1").TTL(1)), "passed"},
+	)
+	if got, want := r.counters("10.0.2.11"), (lb.Counters{Conns: 1, InPackets: 1, InBytes: 40, OutPackets: 4, OutBytes: 4 * 56}); got != want {
+		t.Errorf("counters are %+v, want %+v", got, want)
+	}
+}
