@@ -147,7 +147,7 @@ func (p *Pipeline) adoptService(slot int, svc *lb.Service) {
 	if old == svc {
 		return
 	}
-	if old == nil || old.Key != svc.Key || old.Scheduler != svc.Scheduler || old.Flags != svc.Flags || p.scheds[slot] == nil {
+	if old == nil || old.Key != svc.Key || old.Scheduler != svc.Scheduler || (old.Flags^svc.Flags)&sched.Heeds(svc.Scheduler) != 0 || p.scheds[slot] == nil {
 		p.scheds[slot], _ = sched.New(svc.Scheduler, svc.Flags) // the director checked the name
 	}
 	if p.scheds[slot] != nil {

@@ -171,7 +171,8 @@ func (svc *service) compile() *Service {
 	}
 	if svc.moved {
 		s.Dests = svc.dests()
-		svc.plan = sched.Plan(spec.Scheduler, svc.flags, s.Dests, svc.plan)
+		svc.plan = sched.Plan(spec.Scheduler, svc.flags, s.Dests, svc.edits, svc.plan)
+		svc.edits = nil
 	} else if svc.compiled != nil {
 		s.Dests = svc.compiled.Dests
 	}

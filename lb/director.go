@@ -36,10 +36,11 @@ type service struct {
 	flags    sched.Flags
 	servers  []*server // in the order in which they were added
 	byKey    map[RealKey]*server
-	plan     any      // of compiled.Dests; of the servers there were, if bound since
-	compiled *Service // nil: not yet
-	edited   bool     // the service was, since it was compiled
-	moved    bool     // servers were added, edited or removed since then
+	plan     any          // of compiled.Dests; of the servers there were, if bound since
+	edits    []sched.Edit // what befell the servers since plan
+	compiled *Service     // nil: not yet
+	edited   bool         // the service was, since it was compiled
+	moved    bool         // servers were added, edited or removed since then
 }
 
 // NewDirector returns a director of no services, for a node with that many

@@ -18,8 +18,8 @@ type Operations struct {
 // Batch has do make many changes at the cost of publishing one: workers see
 // them when do has returned, or when anybody else changes something. Each
 // operation stands for itself as ever, and what was done before do's error
-// stays. A worker's schedulers see all that a batch did to their servers at
-// once, as with Apply. The director is not locked meanwhile.
+// stays. A worker's schedulers follow all that a batch did to their servers,
+// one thing after the other (sched.Edit). The director is not locked meanwhile.
 func (d *Director) Batch(do func(Operations) error) error {
 	o := Operations{d, true}
 	defer o.Current()

@@ -109,9 +109,7 @@ func drawOperation(t *rapid.T) func(Operations) error {
 	case 2, 3, 4:
 		return func(o Operations) error { return o.AddService(spec) }
 	case 5, 6:
-		// Not to wrr: bound to servers that are edited twice, it sees both at
-		// once in a batch.
-		spec.Scheduler = rapid.SampledFrom([]string{"rr", "mh", "sh"}).Draw(t, "other scheduler")
+		spec.Scheduler = rapid.SampledFrom([]string{"rr", "wrr", "mh", "sh"}).Draw(t, "other scheduler")
 		return func(o Operations) error { return o.EditService(spec) }
 	case 7, 8, 9, 10:
 		return func(o Operations) error { return o.DeleteReal(key, real.Key) }
@@ -144,13 +142,44 @@ func picks(d *Director) string {
 	return b.String()
 }
 
+// following is a worker's schedulers, by service.
+type following map[ServiceKey]sched.Scheduler
+
+// adopt follows a snapshot as a pipeline does.
+func (f following) adopt(s *Snapshot) {
+	for _, svc := range s.Services {
+		if svc == nil {
+			continue
+		}
+		if name := fmt.Sprintf("%T", f[svc.Key]); name != "*sched."+svc.Scheduler {
+			f[svc.Key], _ = sched.New(svc.Scheduler, svc.Flags)
+		}
+		f[svc.Key].Adopt(svc.Dests, svc.Plan)
+	}
+}
+
+// choose lets each service of a director choose some times.
+func (f following) choose(d *Director) string {
+	var b strings.Builder
+	for _, spec := range d.Spec().Services {
+		fmt.Fprintf(&b, "%s:", spec.Key)
+		for port := range uint16(3) {
+			fmt.Fprintf(&b, " %d", f[spec.Key].Pick(&sched.Query{ClientPort: port, Client: *addr("10.9.0.1")}, d.Current()))
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
 // TestBatchTwin: operations in a batch do what they do one by one, with the
-// same errors, to the same lists, levels of wrr (K-SCH-WRR) and trash.
+// same errors, to the same lists, levels of wrr (K-SCH-WRR) and trash, and to
+// workers that serve meanwhile.
 func TestBatchTwin(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		operations := rapid.SliceOfN(rapid.Custom(drawOperation), 0, 40).Draw(t, "operations")
 		batches := rapid.SliceOfN(rapid.IntRange(1, 20), 1, 5).Draw(t, "batches")
 		one, many := NewDirector(1), NewDirector(1)
+		oneWorker, manyWorker := following{}, following{}
 		for done, batch := 0, 0; done < len(operations); batch++ {
 			now := operations[done:min(done+batches[batch%len(batches)], len(operations))]
 			done += len(now)
@@ -160,11 +189,16 @@ func TestBatchTwin(t *testing.T) {
 					if fmt.Sprint(got) != fmt.Sprint(want) {
 						t.Fatalf("error %v, want %v", got, want)
 					}
+					oneWorker.adopt(one.Current())
 				}
 				return nil
 			})
 			if got, want := many.Spec(), one.Spec(); !reflect.DeepEqual(got, want) {
 				t.Fatalf("state %+v\nwant  %+v", got, want)
+			}
+			manyWorker.adopt(many.Current())
+			if got, want := manyWorker.choose(many), oneWorker.choose(one); got != want {
+				t.Fatalf("after a batch a worker goes on with\n%sone by one with\n%s", got, want)
 			}
 			if got, want := picks(many), picks(one); got != want {
 				t.Fatalf("in a batch\n%sone by one\n%s", got, want)

@@ -112,7 +112,7 @@ func (d *Director) unname(svc *service) {
 
 // bind gives the service a fresh scheduler, over the servers it has.
 func (svc *service) bind() {
-	svc.plan = sched.Plan(svc.spec.Scheduler, svc.flags, svc.dests(), nil)
+	svc.plan, svc.edits = sched.Plan(svc.spec.Scheduler, svc.flags, svc.dests(), nil, nil), nil
 }
 
 // onServer does an operation on a real server of svc.
@@ -135,15 +135,22 @@ func (d *Director) onServer(svc *service, o *op) {
 		r.lastWeight = r.spec.Weight
 		svc.servers = append(svc.servers, r)
 		svc.byKey[key] = r
+		svc.edits = append(svc.edits, sched.Edit{ID: r.id, Weight: r.spec.Weight})
 		d.serversMoved = true
 	case edit:
 		r := svc.byKey[key]
 		d.serversMoved = d.serversMoved || r.spec.Forward != o.real.Forward
 		d.set(svc, r, o.real)
+		svc.edits = append(svc.edits, sched.Edit{ID: r.id, Weight: r.spec.Weight})
 	case remove:
 		r := svc.byKey[key]
 		delete(svc.byKey, key)
-		svc.servers = slices.DeleteFunc(svc.servers, func(s *server) bool { return s == r })
+		i, gone := slices.Index(svc.servers, r), sched.Edit{ID: r.id, Weight: sched.Gone, Before: sched.NoID}
+		if i+1 < len(svc.servers) { // the list begins with the newest
+			gone.Before = svc.servers[i+1].id
+		}
+		svc.servers = slices.Delete(svc.servers, i, i+1)
+		svc.edits = append(svc.edits, gone)
 		d.trash[r.identity] = r
 		d.reals[r.id].Available = false
 		d.reals[r.id].Service = NoService

@@ -89,7 +89,7 @@ func newCache(f Flags) *cache {
 }
 
 // planCache keeps the cache as long as the service keeps its scheduler.
-func planCache(f Flags, _ []Dest, previous any) any {
+func planCache(f Flags, _ []Dest, _ []Edit, previous any) any {
 	if c, ok := previous.(*cache); ok {
 		return c
 	}
@@ -253,18 +253,12 @@ func Forget(plan any, ids []uint32) {
 // the servers that it names stand in the adopted slice.
 type places struct {
 	*cache
-	flags Flags
 	dests []Dest
 	byID  map[uint32]int
 }
 
 func (p *places) Adopt(dests []Dest, plan any) {
-	if c, ok := plan.(*cache); ok {
-		p.cache = c
-	} else if p.cache == nil {
-		p.cache = newCache(p.flags)
-	}
-	p.dests, p.byID = dests, make(map[uint32]int, len(dests))
+	p.cache, p.dests, p.byID = plan.(*cache), dests, make(map[uint32]int, len(dests))
 	for i := range dests {
 		p.byID[dests[i].ID] = i
 	}

@@ -8,7 +8,6 @@ const dhBits = 8
 func newDH(Flags) Scheduler {
 	return &hashed{
 		table: &table{},
-		build: dhTable,
 		key:   func(q *Query) uint32 { return fold(&q.Dest) },
 		slot:  func(key, _ uint32) uint32 { return hash32(key, dhBits) },
 	}
@@ -25,4 +24,4 @@ func dhTable(dests []Dest) []uint16 {
 	return slots
 }
 
-func planDH(_ Flags, dests []Dest, _ any) any { return &table{dests, dhTable(dests)} }
+func planDH(_ Flags, dests []Dest, _ []Edit, _ any) any { return &table{dests, dhTable(dests)} }

@@ -32,24 +32,47 @@ type service struct {
 	flags Flags
 	dests []Dest
 	plan  any
+	batch bool   // edits are planned by publish, not each
+	edits []Edit // to be planned
 }
 
 func newService(name string, flags Flags) *service {
-	return &service{name: name, flags: flags, plan: Plan(name, flags, nil, nil)}
+	return &service{name: name, flags: flags, plan: Plan(name, flags, nil, nil, nil)}
 }
 
-// change replaces the servers and plans them.
-func (s *service) change(dests ...Dest) {
-	s.dests = slices.Clone(dests)
-	s.plan = Plan(s.name, s.flags, s.dests, s.plan)
+// edited takes over the servers after an edit.
+func (s *service) edited(dests []Dest, e Edit) {
+	s.dests, s.edits = dests, append(s.edits, e)
+	if !s.batch {
+		s.publish()
+	}
+}
+
+// publish plans what was edited.
+func (s *service) publish() {
+	s.plan, s.edits = Plan(s.name, s.flags, s.dests, s.edits, s.plan), nil
 }
 
 // add puts a server at the head of the list.
-func (s *service) add(d Dest) { s.change(slices.Insert(slices.Clone(s.dests), 0, d)...) }
+func (s *service) add(d Dest) {
+	s.edited(slices.Insert(slices.Clone(s.dests), 0, d), Edit{ID: d.ID, Weight: d.Weight})
+}
 
 // remove takes a server off the list.
 func (s *service) remove(id uint32) {
-	s.change(slices.DeleteFunc(slices.Clone(s.dests), func(d Dest) bool { return d.ID == id })...)
+	i := slices.IndexFunc(s.dests, func(d Dest) bool { return d.ID == id })
+	e := Edit{ID: id, Weight: Gone, Before: NoID}
+	if i > 0 {
+		e.Before = s.dests[i-1].ID
+	}
+	s.edited(slices.Delete(slices.Clone(s.dests), i, i+1), e)
+}
+
+// clear removes all servers, the last of the list first.
+func (s *service) clear() {
+	for len(s.dests) > 0 {
+		s.remove(s.dests[len(s.dests)-1].ID)
+	}
 }
 
 // weigh edits a server's weight.
@@ -62,7 +85,7 @@ func (s *service) weigh(id uint32, weight int32) {
 			}
 		}
 	}
-	s.change(dests...)
+	s.edited(dests, Edit{ID: id, Weight: weight})
 }
 
 func dest(id uint32, addr string, port uint16, weight int32) Dest {

@@ -58,7 +58,6 @@ type table struct {
 type hashed struct {
 	*table
 	fallback bool                                 // the server is not available: try others
-	build    func(dests []Dest) []uint16          // its table
 	key      func(q *Query) uint32                // what is hashed
 	slot     func(key, offset uint32) (at uint32) // where that is in the table, at the offset'th try
 }
@@ -97,13 +96,7 @@ func (s *hashed) anyAvailable(l Loads) bool {
 	return false
 }
 
-func (s *hashed) Adopt(dests []Dest, plan any) {
-	t, ok := plan.(*table)
-	if !ok {
-		t = &table{dests, s.build(dests)}
-	}
-	s.table = t
-}
+func (s *hashed) Adopt(_ []Dest, plan any) { s.table = plan.(*table) }
 
 func clientKey(q *Query) uint32 { return fold(&q.Client) }
 

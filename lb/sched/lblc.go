@@ -8,7 +8,7 @@ type lblc struct {
 	places
 }
 
-func newLBLC(f Flags) Scheduler { return &lblc{places: places{flags: f}} }
+func newLBLC(Flags) Scheduler { return &lblc{} }
 
 func (s *lblc) Pick(q *Query, l Loads) int {
 	if len(s.dests) == 0 {

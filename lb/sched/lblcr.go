@@ -8,7 +8,7 @@ type lblcr struct {
 	places
 }
 
-func newLBLCR(f Flags) Scheduler { return &lblcr{places: places{flags: f}} }
+func newLBLCR(Flags) Scheduler { return &lblcr{} }
 
 func (s *lblcr) Pick(q *Query, l Loads) int {
 	if len(s.dests) == 0 {

@@ -26,7 +26,7 @@ const (
 // slots change hands. With mh-fallback a server that is not available is
 // replaced by that of another slot.
 func newMH(f Flags) Scheduler {
-	s := &hashed{table: &table{}, fallback: f&Flag1 != 0, build: func(dests []Dest) []uint16 { return mhTable(f, dests) }, key: clientKey, slot: mhSlot}
+	s := &hashed{table: &table{}, fallback: f&Flag1 != 0, key: clientKey, slot: mhSlot}
 	if f&Flag2 != 0 {
 		s.key = clientPortKey
 	}
@@ -97,7 +97,7 @@ func (t *mhTurn) free(slots []uint16) uint32 {
 
 // planMH keeps the table while nothing that it depends on has changed: weight
 // 0 does not reshuffle (K-DST-5).
-func planMH(f Flags, dests []Dest, previous any) any {
+func planMH(f Flags, dests []Dest, _ []Edit, previous any) any {
 	old, ok := previous.(*table)
 	if ok && slices.EqualFunc(old.dests, dests, func(a, b Dest) bool {
 		return a.Addr == b.Addr && a.Port == b.Port && a.LastWeight == b.LastWeight

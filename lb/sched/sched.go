@@ -51,8 +51,7 @@ type Scheduler interface {
 	// if no server is available.
 	Pick(q *Query, l Loads) int
 	// Adopt takes over the servers of a service after some were added, edited
-	// or removed, and what Plan made of them. The slice stays as it is; the
-	// same slice again is no change.
+	// or removed, and what Plan made of them. The slice stays as it is.
 	Adopt(dests []Dest, plan any)
 }
 
@@ -78,12 +77,12 @@ var ErrFlag = errors.New("invalid scheduler flag")
 type algorithm struct {
 	name string
 	init func(Flags) Scheduler
-	plan func(f Flags, dests []Dest, previous any) any // nil: nothing to plan
+	plan func(f Flags, dests []Dest, edits []Edit, previous any) any // nil: nothing to plan
 }
 
 // algorithms lists every scheduler of K-SVC-5.
 var algorithms = []algorithm{
-	{"rr", newRR, nil},
+	{"rr", newRR, planRR},
 	{"wrr", newWRR, planWRR},
 	{"lc", newLC, nil},
 	{"wlc", newWLC, nil},
@@ -116,7 +115,16 @@ func Names() []string {
 	return names
 }
 
-// New returns a scheduler without servers, or ErrUnknown.
+// Heeds returns the flags that make a difference to a scheduler.
+func Heeds(name string) Flags {
+	if name == "sh" || name == "mh" {
+		return Flag1 | Flag2
+	}
+	return 0
+}
+
+// New returns a scheduler without servers, or ErrUnknown. Flags that it does
+// not heed may change under it.
 func New(name string, flags Flags) (Scheduler, error) {
 	a := find(name)
 	if a == nil {
@@ -127,15 +135,15 @@ func New(name string, flags Flags) (Scheduler, error) {
 
 // Plan works out what the workers' schedulers of a service share. It is called
 // when the scheduler is bound to the service (previous nil) and each time
-// servers were added, edited or removed (previous: the last plan). The result
-// goes to Adopt with the same dests; it is nil for schedulers that need none
-// and for unknown names.
-func Plan(name string, flags Flags, dests []Dest, previous any) any {
+// servers were added, edited or removed: edits says how, one by one, since the
+// previous plan. The result goes to Adopt with the same dests; it is nil for
+// schedulers that need none and for unknown names.
+func Plan(name string, flags Flags, dests []Dest, edits []Edit, previous any) any {
 	a := find(name)
 	if a == nil || a.plan == nil {
 		return nil
 	}
-	return a.plan(flags, dests, previous)
+	return a.plan(flags, dests, edits, previous)
 }
 
 // flagWords are the flags' names of one scheduler, by bit.
@@ -176,22 +184,3 @@ func (f Flags) Names(scheduler string) []string {
 
 // available is the rule by which most schedulers skip servers.
 func available(d *Dest, l Loads) bool { return d.Weight > 0 && !l.Overloaded(d.ID) }
-
-// same says whether two slices are one: nothing was added, edited or removed.
-func same(a, b []Dest) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
-}
-
-// kept calls pair with the old and the new index of each server that stayed,
-// the oldest first, and returns how many new ones stand before them. It walks
-// both lists once, as what stays keeps its order.
-func kept(was, now []Dest, pair func(i, j int)) (added int) {
-	j := len(now) - 1
-	for i := len(was) - 1; i >= 0 && j >= 0; i-- {
-		if was[i].ID == now[j].ID {
-			pair(i, j)
-			j--
-		}
-	}
-	return j + 1
-}

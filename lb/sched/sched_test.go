@@ -15,7 +15,7 @@ func TestRegistry(t *testing.T) {
 	if _, err := New("nosuch", 0); !errors.Is(err, ErrUnknown) {
 		t.Errorf("New of an unknown name gives %v, want ErrUnknown", err)
 	}
-	if p := Plan("nosuch", 0, nil, nil); p != nil {
+	if p := Plan("nosuch", 0, nil, nil, nil); p != nil {
 		t.Errorf("Plan of an unknown name gives %v", p)
 	}
 }
@@ -80,7 +80,7 @@ func TestNobody(t *testing.T) {
 			if k := worker.Pick(&q, loads); k != -1 {
 				t.Errorf("%s with one server, overloaded, picks %d", name, k)
 			}
-			svc.change()
+			svc.clear()
 			worker.Adopt(svc.dests, svc.plan)
 			if k := worker.Pick(&q, loads); k != -1 {
 				t.Errorf("%s after its last server picks %d", name, k)
@@ -109,34 +109,6 @@ func TestNoAllocs(t *testing.T) {
 	}
 }
 
-// TestAdoptWithoutPlan: without a plan a scheduler makes its own, to the same
-// effect.
-func TestAdoptWithoutPlan(t *testing.T) {
-	for _, name := range Names() {
-		svc := newService(name, Flag1)
-		for i := range 5 {
-			svc.add(dest(uint32(i), fmt.Sprintf("10.1.0.%d", i), 80, int32(i)))
-		}
-		planned, alone := svc.scheduler(t), mustNew(t, name, Flag1)
-		alone.Adopt(svc.dests, nil)
-		for i := range 100 {
-			q := Query{Client: destination(7 * i), Dest: destination(i), Random: uint64(i) << 57}
-			if a, b := planned.Pick(&q, newCounts()), alone.Pick(&q, newCounts()); a != b {
-				t.Errorf("%s: pick %d is %d with a plan, %d without", name, i, a, b)
-			}
-		}
-	}
-}
-
-func mustNew(t *testing.T, name string, flags Flags) Scheduler {
-	t.Helper()
-	s, err := New(name, flags)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
 // sequence returns the IDs of n picks, 0 for nobody.
 func sequence(svc *service, s Scheduler, l Loads, n int) []uint32 {
 	ids := make([]uint32, n)
@@ -161,23 +133,28 @@ func TestRRChanges(t *testing.T) {
 		{"another one goes", 2, func(s *service) { s.remove(2) }, []uint32{1, 4, 3}},
 		{"it and its predecessor go", 3, func(s *service) { s.remove(3); s.remove(2) }, []uint32{1, 4, 1}},
 		{"a new one comes to the head, its turn is after the last", 2, func(s *service) { s.add(dest(5, "10.0.0.5", 80, 1)) }, []uint32{2, 1, 5, 4}},
+		{"the head, chosen last, goes and comes back: its turn is next", 1, func(s *service) { s.remove(4); s.add(dest(4, "10.0.0.4", 80, 1)) }, []uint32{4, 3, 2}},
 		{"it goes and comes back: to the head", 2, func(s *service) { s.remove(3); s.add(dest(3, "10.0.0.3", 80, 1)) }, []uint32{2, 1, 3, 4}},
-		{"everyone is replaced", 2, func(s *service) { s.change(dest(9, "10.0.0.9", 80, 1), dest(8, "10.0.0.8", 80, 1)) }, []uint32{9, 8, 9}},
+		{"everyone is replaced", 2, func(s *service) { s.clear(); s.add(dest(8, "10.0.0.8", 80, 1)); s.add(dest(9, "10.0.0.9", 80, 1)) }, []uint32{9, 8, 9}},
 		{"nothing chosen yet", 0, func(s *service) { s.remove(3) }, []uint32{4, 2, 1}},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			svc := newService("rr", 0)
-			for id := range uint32(4) {
-				svc.add(dest(id+1, fmt.Sprintf("10.0.0.%d", id+1), 80, 1))
-			}
-			worker, loads := svc.scheduler(t), newCounts()
-			sequence(svc, worker, loads, tt.before)
-			tt.change(svc)
-			worker.Adopt(svc.dests, svc.plan)
-			if got := sequence(svc, worker, loads, len(tt.want)); !slices.Equal(got, tt.want) {
-				t.Errorf("picks %v, want %v", got, tt.want)
-			}
-		})
+		for _, batch := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/batch=%v", tt.name, batch), func(t *testing.T) {
+				svc := newService("rr", 0)
+				for id := range uint32(4) {
+					svc.add(dest(id+1, fmt.Sprintf("10.0.0.%d", id+1), 80, 1))
+				}
+				worker, loads := svc.scheduler(t), newCounts()
+				sequence(svc, worker, loads, tt.before)
+				svc.batch = batch
+				tt.change(svc)
+				svc.publish()
+				worker.Adopt(svc.dests, svc.plan)
+				if got := sequence(svc, worker, loads, len(tt.want)); !slices.Equal(got, tt.want) {
+					t.Errorf("picks %v, want %v", got, tt.want)
+				}
+			})
+		}
 	}
 }
 

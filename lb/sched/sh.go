@@ -7,7 +7,7 @@ const shBits = 8
 // have weight, at least one. With sh-fallback a server that is not available
 // is replaced by that of another bucket.
 func newSH(f Flags) Scheduler {
-	s := &hashed{table: &table{}, fallback: f&Flag1 != 0, build: shTable, key: clientKey, slot: shSlot}
+	s := &hashed{table: &table{}, fallback: f&Flag1 != 0, key: clientKey, slot: shSlot}
 	if f&Flag2 != 0 {
 		s.key = clientPortKey
 	}
@@ -31,4 +31,4 @@ func shTable(dests []Dest) []uint16 {
 	return slots
 }
 
-func planSH(_ Flags, dests []Dest, _ any) any { return &table{dests, shTable(dests)} }
+func planSH(_ Flags, dests []Dest, _ []Edit, _ any) any { return &table{dests, shTable(dests)} }

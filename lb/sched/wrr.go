@@ -1,7 +1,5 @@
 package sched
 
-import "slices"
-
 // wrr takes the servers in rounds (K-SCH-WRR): each round has a level, and
 // those whose weight reaches it are taken in list order. Levels go down from
 // the highest weight to the lowest by the weights' greatest common divisor,
@@ -9,8 +7,8 @@ import "slices"
 type wrr struct {
 	dests []Dest
 	levels
-	last  int  // index of the server chosen last in this round; -1: round begins
-	bound bool // levels were set up
+	last int // index of the server chosen last in this round; -1: round begins
+	seen history[weights]
 }
 
 // levels are where a cycle stands. Every level is 1 above a multiple of step.
@@ -47,47 +45,58 @@ func (v *levels) change(w weights) {
 	}
 }
 
-// follow fits the levels to a list that changed from was to now: all removals
-// and edits are one change, then each new server is another, the oldest first.
-func (v *levels) follow(was, now []Dest) {
-	stayed, edited := 0, false
-	added := kept(was, now, func(i, j int) {
-		stayed++
-		edited = edited || was[i].Weight != now[j].Weight
-	})
-	var w weights
-	for _, d := range now[added:] {
-		w.add(d.Weight)
-	}
-	if edited || stayed < len(was) {
-		v.change(w)
-	}
-	for _, d := range slices.Backward(now[:added]) {
-		w.add(d.Weight)
-		v.change(w)
-	}
-}
-
-// wrrPlan is where a worker begins that has not served the service yet. It
-// depends on the order in which servers came, as in the kernel.
+// wrrPlan is where a worker begins that has not served the service yet, which
+// depends on the order in which servers came, as in the kernel; and what the
+// others, who stand elsewhere, have to follow: the weights after each edit.
 type wrrPlan struct {
 	dests []Dest
 	levels
+	history[weights]
 }
 
-func planWRR(_ Flags, dests []Dest, previous any) any {
-	p := &wrrPlan{dests: dests}
-	if old, ok := previous.(*wrrPlan); ok {
-		p.levels = old.levels
-		p.follow(old.dests, dests)
+func planWRR(_ Flags, dests []Dest, edits []Edit, previous any) any {
+	old, ok := previous.(*wrrPlan)
+	if !ok {
+		p := &wrrPlan{dests: dests, history: newHistory[weights]()}
+		var w weights
+		for _, d := range dests {
+			w.add(d.Weight)
+		}
+		p.change(w)
 		return p
 	}
-	var w weights
-	for _, d := range dests {
-		w.add(d.Weight)
+	steps := weightsAfter(old.dests, edits)
+	p := &wrrPlan{dests, old.levels, old.after(steps)}
+	for _, w := range steps {
+		p.change(w)
 	}
-	p.change(w)
 	return p
+}
+
+// weightsAfter returns the weights of a list after each edit.
+func weightsAfter(dests []Dest, edits []Edit) []weights {
+	of, count := make(map[uint32]int32, len(dests)), map[int32]int{}
+	for _, d := range dests {
+		of[d.ID] = d.Weight
+		count[d.Weight]++
+	}
+	steps := make([]weights, len(edits))
+	for i, e := range edits {
+		if was, ok := of[e.ID]; ok {
+			if count[was]--; count[was] == 0 {
+				delete(count, was)
+			}
+			delete(of, e.ID)
+		}
+		if e.Weight != Gone {
+			of[e.ID] = e.Weight
+			count[e.Weight]++
+		}
+		for w := range count {
+			steps[i].add(w)
+		}
+	}
+	return steps
 }
 
 func newWRR(Flags) Scheduler { return &wrr{last: -1} }
@@ -133,14 +142,16 @@ func (s *wrr) next(i int, l Loads) int {
 }
 
 func (s *wrr) Adopt(dests []Dest, plan any) {
-	p, planned := plan.(*wrrPlan)
-	switch {
-	case !s.bound && planned:
-		s.levels = p.levels
-	case s.bound && same(s.dests, dests):
+	p := plan.(*wrrPlan)
+	steps, ok := p.since(&s.seen)
+	if ok && len(steps) == 0 {
 		return
-	default:
-		s.follow(s.dests, dests)
 	}
-	s.dests, s.last, s.bound = dests, -1, true
+	if !ok {
+		s.levels = p.levels
+	}
+	for _, w := range steps {
+		s.change(w)
+	}
+	s.dests, s.last, s.seen = dests, -1, p.history
 }

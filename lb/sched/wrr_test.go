@@ -124,7 +124,7 @@ func TestWRRBound(t *testing.T) {
 	for i, w := range []int32{1, 2, 3} {
 		svc.add(dest(uint32(i+1), fmt.Sprintf("10.0.0.%d", i+1), 80, w))
 	}
-	svc.name, svc.plan = "wrr", Plan("wrr", 0, svc.dests, nil)
+	svc.name, svc.plan = "wrr", Plan("wrr", 0, svc.dests, nil, nil)
 	got := sequence(svc, svc.scheduler(t), newCounts(), 9)
 	if want := []uint32{3, 3, 2, 3, 2, 1, 3, 3, 2}; !slices.Equal(got, want) {
 		t.Errorf("picks %v, want %v", got, want)
