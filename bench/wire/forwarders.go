@@ -18,18 +18,21 @@ interfaces:
   - {name: %[2]s, role: server}
 workers: {cpus: [%[3]d], idle: spin}
 services:
-  - {protocol: udp, address: %[4]s, port: %[5]d, scheduler: rr, forward: nat, servers: [{address: %[6]s, port: %[7]d}]}
+  - {protocol: %[9]s, address: %[4]s, port: %[5]d, scheduler: rr, forward: nat, servers: [{address: %[6]s, port: %[7]d}]}
 control: {socket: %[8]s, listen: ""}
 `
 
-// startSluice starts sluice with a NAT service for the generator's packets.
-func startSluice(ctx context.Context, n *testnet.Network, c *Config, dir string) (*process, error) {
-	path := filepath.Join(dir, "sluice.yaml")
-	text := fmt.Sprintf(sluiceYAML, front, back, c.CPUs.Worker, vip, vport, serverAddr, rport, filepath.Join(dir, "control.sock"))
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		return nil, err
+// startSluice returns a function that starts sluice with a NAT service of a
+// protocol.
+func startSluice(protocol string) func(ctx context.Context, n *testnet.Network, c *Config, dir string) (*process, error) {
+	return func(ctx context.Context, n *testnet.Network, c *Config, dir string) (*process, error) {
+		path := filepath.Join(dir, "sluice.yaml")
+		text := fmt.Sprintf(sluiceYAML, front, back, c.CPUs.Worker, vip, vport, serverAddr, rport, filepath.Join(dir, "control.sock"), protocol)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+		return startProcess(ctx, n, &c.CPUs, dir, "msg=running", c.Sluice, "run", "-c", path)
 	}
-	return startProcess(ctx, n, &c.CPUs, dir, "msg=running", c.Sluice, "run", "-c", path)
 }
 
 // startTestpmd starts DPDK's testpmd on net_af_xdp: one core that forwards

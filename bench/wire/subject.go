@@ -33,7 +33,7 @@ func subjects() []subject {
 	toVIP := netip.MustParseAddrPort(fmt.Sprintf("%s:%d", vip, vport))
 	return []subject{
 		{
-			name: Sluice, start: startSluice, want: netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddr, rport)),
+			name: Sluice, start: startSluice("udp"), want: netip.MustParseAddrPort(fmt.Sprintf("%s:%d", serverAddr, rport)),
 			forwarded: func(sport uint16) []byte {
 				return packettest.Eth(serverMAC, backMAC).IP4(clientAddr, serverAddr).TTL(63).UDP(sport, rport).Payload(make([]byte, payload)).Bytes()
 			},

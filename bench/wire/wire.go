@@ -18,6 +18,15 @@ import (
 // of 10 000 clients' ports, as many as the generator can send.
 const Scenario = "wire/nat/v4/10k/60B/flood"
 
+// Scenarios are the names of all that is measured.
+func Scenarios() []string {
+	all := []string{Scenario}
+	for _, f := range floods {
+		all = append(all, FloodScenario+f.name)
+	}
+	return all
+}
+
 // Config is what a measurement needs to know.
 type Config struct {
 	CPUs     bench.CPUs
@@ -27,14 +36,15 @@ type Config struct {
 }
 
 // Cases returns a Case for each subject: sluice, DPDK's testpmd, and the
-// generator alone, which is what the others can at most receive.
+// generator alone, which is what the others can at most receive; and of sluice
+// one for each flood.
 func Cases(c Config) (cases []bench.Case) {
 	for _, s := range subjects() {
 		cases = append(cases, bench.Case{Scenario: Scenario, Subject: s.name, Measure: func(ctx context.Context) ([]bench.Sample, error) {
 			return s.measure(ctx, &c)
 		}})
 	}
-	return cases
+	return append(cases, floodCases(c)...)
 }
 
 // Ratios compares sluice with testpmd, run by run.

@@ -157,12 +157,13 @@ func (o *benchOptions) engineScenarios() ([]engine.Scenario, error) {
 	return all, nil
 }
 
+// wireScenarios are those that a pattern matches.
 func (o *benchOptions) wireScenarios() (all []string, err error) {
 	wants, err := o.wants("wire")
-	if err == nil && wants(wire.Scenario) {
-		all = append(all, wire.Scenario)
+	if err != nil {
+		return nil, err
 	}
-	return all, err
+	return slices.DeleteFunc(wire.Scenarios(), func(s string) bool { return !wants(s) }), nil
 }
 
 // measure runs what is asked for and writes the results to out, whatever
@@ -228,6 +229,7 @@ func (o *benchOptions) measureWire(ctx context.Context, all []string, cpus bench
 		return nil, err
 	}
 	cases := wire.Cases(wire.Config{CPUs: cpus, Duration: o.length, Sluice: self, Testpmd: o.testpmd})
+	cases = slices.DeleteFunc(cases, func(c bench.Case) bool { return !slices.Contains(all, c.Scenario) })
 	series, err := bench.Run(ctx, cases, o.runs, report)
 	return append(series, wire.Ratios(series)...), err
 }

@@ -32,7 +32,8 @@ func TestBenchList(t *testing.T) {
 	}{
 		{"everything", nil, []string{"engine/nat-in/v4/64k/steady/1", "wire/nat/v4/10k/60B/flood"}, ""},
 		{"one harness", []string{"engine"}, []string{"engine/gue/v6/1M/steady/1"}, "wire"},
-		{"the other", []string{"wire"}, []string{"wire/nat/v4/10k/60B/flood"}, "engine"},
+		{"the other", []string{"wire"}, []string{"wire/nat/v4/10k/60B/flood", "wire/flood/icmp-errors"}, "engine"},
+		{"a flood", []string{"wire", "wire/flood"}, []string{"wire/flood/icmp-errors"}, "nat"},
 		{"a pattern", []string{"engine", "dr/v6/1M"}, []string{"engine/dr/v6/1M/steady/1"}, "v4"},
 		{"a whole name that no file has", []string{"engine", "engine/dr/v6/12/zipf/1"}, []string{"engine/dr/v6/12/zipf/1"}, "steady"},
 		{"the short form", []string{"engine", "--short"}, []string{"engine/nat-in/v4/1k/steady/1"}, "1M"},
