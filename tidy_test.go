@@ -82,7 +82,7 @@ var budgeted = []string{"fastpath", "rings", "workers", "lb/conn"}
 // them: set-up, the writing side of the next-hop table, the errors that the slow path
 // writes, captures, the kernel's program and its tables.
 var atStart = []string{
-	"fastpath/nexthop/builder.go", "fastpath/rewrite/icmperror.go", "lb/conn/memory_unsafe.go", "rings/asavie.go", "rings/limits.go", "rings/nic.go", "rings/nic_unsafe.go", "rings/open.go",
+	"fastpath/nexthop/builder.go", "fastpath/nexthop/several.go", "fastpath/rewrite/icmperror.go", "lb/conn/memory_unsafe.go", "rings/asavie.go", "rings/limits.go", "rings/nic.go", "rings/nic_unsafe.go", "rings/open.go",
 	"rings/pcapport", "rings/socket.go", "rings/socket_unsafe.go", "rings/xdpprog", "workers/cpu",
 }
 

@@ -35,6 +35,7 @@ type Packet struct {
 // Held describes a packet that waits for its next hop's MAC address.
 type Held struct {
 	Target      flow.Addr // what its next hop was looked up for: the real server, or the client
+	Flow        uint64    // by which its next hop is chosen of several
 	Virtual     flow.Addr // of a NAT or tunnelled request: the service that the client addressed
 	VirtualPort uint16
 	Inner       uint16 // bytes of tunnel headers in front of the client's packet

@@ -37,10 +37,10 @@ func (p *Pipeline) rewrite(b *Batch) {
 func (p *Pipeline) toServer(k *Packet, quoted *packet.Info, c *conn.Conn) Verdict {
 	how := method(c)
 	if k.real == lb.NoReal {
-		return p.toDestination(k, how)
+		return p.toDestination(k, c)
 	}
 	real := &p.snap.Reals[k.real]
-	k.Hop = p.wayTo(k.real, how)
+	p.along(k, p.wayTo(k.real, how), &real.Addr, c)
 	if v, ok := p.passable(k, how, real.V6); !ok {
 		if v == Pass && how == lb.NAT {
 			return toSelf(k, quoted, &real.Addr, c.RealPort)
@@ -106,12 +106,12 @@ func (p *Pipeline) countAnswer(k *Packet, c *conn.Conn, v Verdict) {
 
 // toDestination sends a packet to where its client addressed it: it belongs to
 // a connection without a server (K-FWD-BYPASS).
-func (p *Pipeline) toDestination(k *Packet, how lb.Forward) Verdict {
-	if how != lb.Bypass {
+func (p *Pipeline) toDestination(k *Packet, c *conn.Conn) Verdict {
+	if method(c) != lb.Bypass {
 		return DropServerGone
 	}
-	k.Hop = p.hops.Lookup(&k.Info.Dst)
-	if v, ok := p.passable(k, how, k.Info.Family == 6); !ok {
+	p.along(k, p.hops.Lookup(&k.Info.Dst), &k.Info.Dst, c)
+	if v, ok := p.passable(k, lb.Bypass, k.Info.Family == 6); !ok {
 		if v == Pass {
 			return DropLocalServer // it is the director's address by now (K-PATH-9)
 		}
@@ -158,6 +158,16 @@ func (p *Pipeline) way(addr *flow.Addr, how lb.Forward) *nexthop.Hop {
 		return p.hops.OnLink(addr)
 	}
 	return p.hops.Lookup(addr)
+}
+
+// along makes h, looked up for dst, k's next hop; of a route with several the one
+// that all packets of c take.
+func (p *Pipeline) along(k *Packet, h *nexthop.Hop, dst *flow.Addr, c *conn.Conn) {
+	if k.Hop = h; h.State == nexthop.Several {
+		key := flow.Key{Client: c.Client, Local: c.Virtual, ClientPort: c.ClientPort, LocalPort: c.VirtualPort, Proto: c.Proto}
+		k.Flow = nexthop.FlowHash(&key)
+		k.Hop = p.hops.Choose(h, dst, k.Flow)
+	}
 }
 
 // passable says whether k may go its way: route, TTL and MTU, in the kernel's

@@ -94,7 +94,7 @@ func (p *Pipeline) strayReply(b *Batch, at int) Verdict {
 	if !refused && !calls {
 		return Pass
 	}
-	k.Hop = p.hops.Lookup(&in.Dst)
+	k.Hop = p.hops.Choose(p.hops.Lookup(&in.Dst), &in.Dst, 0)
 	if k.Hop.State == nexthop.Local {
 		if refused {
 			return DropNATReply
@@ -179,7 +179,7 @@ func (p *Pipeline) leave(b *Batch, at int, in *packet.Info, svc *lb.Service) Ver
 		// To be bypassed it has to be of the world, and to have a way there. The
 		// kernel sees the first alone, but knows each address of the host's.
 		switch p.hops.Lookup(&in.Dst).State {
-		case nexthop.Reachable, nexthop.Unresolved:
+		case nexthop.Reachable, nexthop.Unresolved, nexthop.Several:
 			return p.connect(b, at, in, svc, lb.NoReal, 0, 0)
 		}
 	}

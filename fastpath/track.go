@@ -44,7 +44,8 @@ func (p *Pipeline) track(k *Packet, c *conn.Conn) {
 
 // response accounts a packet from the server (K-PATH-4).
 func (p *Pipeline) response(k *Packet, c *conn.Conn) {
-	k.real, k.Hop = c.Real, p.hops.Lookup(&c.Client)
+	k.real = c.Real
+	p.along(k, p.hops.Lookup(&c.Client), &c.Client, c)
 	if k.Own {
 		rewrite.Keep(&k.Frame, &k.Info)
 	}

@@ -69,6 +69,7 @@ func restore(frame []byte, in *packet.Info, vip *flow.Addr, port uint16) {
 	in.Dst = *vip
 	if port != 0 && in.DstPort != 0 {
 		frame[in.L4+2], frame[in.L4+3] = byte(port>>8), byte(port)
+		in.DstPort = port
 	}
 }
 
@@ -124,7 +125,9 @@ func lastOf(p netip.Prefix) netip.Addr {
 // wait for the way there.
 func (p *Path) report(m *Meta, frame []byte, in *packet.Info, now int64) Fate {
 	t := p.cfg.Tables()
-	hop := t.Lookup(&in.Src)
+	key := flow.Key{Client: in.Src, Local: in.Dst, ClientPort: in.SrcPort, LocalPort: in.DstPort, Proto: in.Proto}
+	hash := nexthop.FlowHash(&key) // an error to a client takes the way of its connection
+	hop := t.Choose(t.Lookup(&in.Src), &in.Src, hash)
 	from, ok := source(t, hop, m, in)
 	if !ok || hop.State != nexthop.Reachable && hop.State != nexthop.Unresolved || t.Interfaces[hop.Iface].Port < 0 {
 		p.countError(ErrorNoWay)
@@ -152,13 +155,13 @@ func (p *Path) report(m *Meta, frame []byte, in *packet.Info, now int64) Fate {
 		p.countError(ErrorLost)
 		return Unanswered
 	}
-	return p.post(m, p.answer[f.Off:f.Off+f.Len], in, hop, now)
+	return p.post(m, p.answer[f.Off:f.Off+f.Len], in, hop, hash, now)
 }
 
 // post has a finished error sent, or keeps it while its next hop is asked for.
-func (p *Path) post(m *Meta, frame []byte, in *packet.Info, hop *nexthop.Hop, now int64) Fate {
+func (p *Path) post(m *Meta, frame []byte, in *packet.Info, hop *nexthop.Hop, hash uint64, now int64) Fate {
 	if hop.State == nexthop.Unresolved {
-		p.keep(&Meta{Kind: m.Kind, Worker: m.Worker, Target: in.Src}, frame, true, now)
+		p.keep(&Meta{Kind: m.Kind, Worker: m.Worker, Target: in.Src, Flow: hash}, frame, true, now)
 		return Answered
 	}
 	if !p.emit(m, hop, frame) {

@@ -144,10 +144,11 @@ func (h *hold) giveBack(i int) {
 // way returns the next hop of a packet with this Meta, in the current table.
 func (p *Path) way(m *Meta) *nexthop.Hop {
 	t := p.cfg.Tables()
+	h := t.Lookup(&m.Target)
 	if m.Direct {
-		return t.OnLink(&m.Target)
+		h = t.OnLink(&m.Target)
 	}
-	return t.Lookup(&m.Target)
+	return t.Choose(h, &m.Target, m.Flow)
 }
 
 // keep stores a frame that has no MAC address to go to, or sends it at once if it
@@ -212,7 +213,11 @@ func (p *Path) TableChanged() {
 	p.version = p.cfg.Tables().Version
 	for i := 0; i < len(p.hold.hops); {
 		w := p.hold.hops[i]
-		if p.way(&p.hold.places[w.first].meta).State == nexthop.Unresolved {
+		m := &p.hold.places[w.first].meta
+		if hop := p.way(m); hop.State == nexthop.Unresolved {
+			if n := (neighbour{hop.Neighbor(&m.Target), hop.Iface}); n != w.neighbour {
+				p.cfg.Resolve(n.iface, &n.addr) // the route moved to another that is not known
+			}
 			i++
 			continue
 		}

@@ -2,6 +2,7 @@ package slowpath
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -80,6 +81,47 @@ func TestHeldAcrossARouteThatMoved(t *testing.T) {
 	s.table = table(t, 2, server+" 1")
 	s.TableChanged()
 	s.check(t, "the new way has no tag", []string{to("02:00:00:00:02:0b", server, 1)}, "no_neighbour transmitted 1")
+}
+
+// Packets of a route with several next hops wait for the one that their flow has,
+// and are not lost when that is left out.
+func TestHeldOfSeveral(t *testing.T) {
+	several := func(version uint64, failed bool, known ...string) *nexthop.Table {
+		var b nexthop.Builder
+		b.AddInterface(nexthop.Interface{Name: "eth0", Port: 0, MAC: mac(0, 1), MTU: 1500, Up: true, Addrs: prefixes("10.0.1.1/24")})
+		b.AddInterface(nexthop.Interface{Name: "eth1", Port: 1, MAC: mac(0, 2), MTU: 1500, Up: true, Addrs: prefixes("10.0.2.1/24")})
+		for _, k := range known {
+			if err := b.AddNeighbor(netip.MustParseAddr(k), mac(2, 0xfe), 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := b.AddWays(prefixes("10.9.0.0/16")[0], []nexthop.Way{
+			{Via: netip.MustParseAddr("10.0.2.253"), Iface: 1, Failed: failed}, {Via: netip.MustParseAddr("10.0.2.254"), Iface: 1},
+		}, netip.Addr{}, 0); err != nil {
+			t.Fatal(err)
+		}
+		return b.Build(version)
+	}
+	s := set(t, Limits{})
+	s.table = several(2, false)
+	target := addr("10.9.9.9")
+	for f := range uint64(16) {
+		s.Handle(&Meta{Kind: NoNeighbour, Target: target, Flow: f << 60}, held("10.9.9.9", uint16(f)).Bytes())
+	}
+	slices.Sort(s.asked)
+	if want := []string{"10.0.2.253 1", "10.0.2.254 1"}; !slices.Equal(s.asked, want) {
+		t.Errorf("asked for %q, want both gateways once: %q", s.asked, want)
+	}
+	s.table = several(3, true)
+	s.TableChanged()
+	if want := []string{"10.0.2.253 1", "10.0.2.254 1", "10.0.2.254 1"}; !slices.Equal(s.asked, want) || len(s.sent) != 0 {
+		t.Errorf("asked for %q and sent %q, want the gateway that is left asked for: %q", s.asked, s.sent, want)
+	}
+	s.table = several(4, true, "10.0.2.254")
+	s.TableChanged()
+	if got := s.ends(); got != "no_neighbour transmitted 16" {
+		t.Errorf("%s, want all 16 sent by the gateway that is left", got)
+	}
 }
 
 func TestNeighbourFails(t *testing.T) {

@@ -46,6 +46,7 @@ func (k Kind) String() string {
 // Meta goes with a packet to the slow path; it is the value of the rings' slots.
 type Meta struct {
 	Target flow.Addr // NoNeighbour: what the way was looked up for: the real server, or the client
+	Flow   uint64    // NoNeighbour: nexthop.FlowHash of its connection, if there are several ways
 	// Virtual is the virtual service that the client addressed: an error comes
 	// from it. Of a kept packet that was translated (NAT) or is in a tunnel, an
 	// error also quotes it as its destination, with VirtualPort. Zero: the error

@@ -131,7 +131,7 @@ func (w *Worker) describe(k *fastpath.Packet, m *slowpath.Meta) {
 	}
 	if k.Verdict == fastpath.Hold {
 		h := &k.Held
-		m.Target, m.Virtual, m.VirtualPort = h.Target, h.Virtual, h.VirtualPort
+		m.Target, m.Flow, m.Virtual, m.VirtualPort = h.Target, h.Flow, h.Virtual, h.VirtualPort
 		m.Inner, m.Direct, m.Silent = h.Inner, h.Direct, k.Reply
 	}
 }

@@ -39,11 +39,10 @@ type Builder struct {
 }
 
 type route struct {
-	prefix   netip.Prefix
-	via, src netip.Addr
-	iface    int
-	mtu      int
-	drop     bool // blackhole
+	prefix netip.Prefix
+	ways   []Way // none: a blackhole
+	src    netip.Addr
+	mtu    int
 }
 
 type neighbor struct {
@@ -98,22 +97,36 @@ func (b *Builder) AddVLAN(i Interface) (int, error) {
 // not valid, through the interface of index iface, or AnyInterface with a
 // gateway. src is the address that packets of the host's own bear this way and
 // mtu bounds their length, each unless zero. Of routes with the same prefix,
-// other ways or other metrics, the first added counts.
+// other metrics of it, the first added counts that has a way through an interface
+// that is up.
 func (b *Builder) AddRoute(prefix netip.Prefix, via netip.Addr, iface int, src netip.Addr, mtu int) error {
+	return b.AddWays(prefix, []Way{{Via: via, Iface: iface}}, src, mtu)
+}
+
+// AddWays is AddRoute of a route with several next hops. It keeps ways.
+func (b *Builder) AddWays(prefix netip.Prefix, ways []Way, src netip.Addr, mtu int) (err error) {
 	if !prefix.IsValid() {
 		return fmt.Errorf("route %v: %w", prefix, ErrPrefix)
 	}
-	via = via.WithZone("") // the interface says it
-	if iface == AnyInterface && via.IsValid() {
-		if iface = b.subnetOf(via); iface < 0 {
-			return fmt.Errorf("route %v via %v: %w", prefix, via, ErrGateway)
+	if len(ways) > maxWays {
+		ways, err = ways[:maxWays], fmt.Errorf("route %v: %w", prefix, ErrWays)
+	}
+	for i := range ways {
+		w := &ways[i]
+		w.Via = w.Via.WithZone("") // the interface says it
+		if w.Iface == AnyInterface && w.Via.IsValid() {
+			if w.Iface = b.subnetOf(w.Via); w.Iface < 0 {
+				return fmt.Errorf("route %v via %v: %w", prefix, w.Via, ErrGateway)
+			}
+		}
+		if w.Iface < 0 || w.Iface >= len(b.interfaces) {
+			return fmt.Errorf("route %v: interface %d: %w", prefix, w.Iface, ErrNoInterface)
 		}
 	}
-	if iface < 0 || iface >= len(b.interfaces) {
-		return fmt.Errorf("route %v: interface %d: %w", prefix, iface, ErrNoInterface)
+	if len(ways) > 0 {
+		b.routes = append(b.routes, route{prefix: prefix.Masked(), ways: ways, src: src, mtu: mtu})
 	}
-	b.routes = append(b.routes, route{prefix: prefix.Masked(), via: via, src: src, iface: iface, mtu: mtu})
-	return nil
+	return err
 }
 
 // subnetOf returns the interface with the longest subnet that holds a; below
@@ -135,7 +148,7 @@ func (b *Builder) AddBlackhole(prefix netip.Prefix) error {
 	if !prefix.IsValid() {
 		return fmt.Errorf("blackhole %v: %w", prefix, ErrPrefix)
 	}
-	b.routes = append(b.routes, route{prefix: prefix.Masked(), drop: true})
+	b.routes = append(b.routes, route{prefix: prefix.Masked()})
 	return nil
 }
 
@@ -184,6 +197,14 @@ const (
 	hopBlackhole
 )
 
+// builds is a Builder at work on a Table.
+type builds struct {
+	*Builder
+	t      *Table
+	known  map[Hop]uint32    // IDs of the hops so far: routes share them
+	groups map[string]uint32 // and those of Several, by their ways
+}
+
 // Build makes the Table. The Builder may go on and build another.
 func (b *Builder) Build(version uint64) *Table {
 	keys := len(b.routes) + len(b.locals) + len(b.neighbors)
@@ -194,39 +215,38 @@ func (b *Builder) Build(version uint64) *Table {
 	for size < 2*keys+2 {
 		size *= 2
 	}
-	t := &Table{
+	w := builds{Builder: b, known: map[Hop]uint32{}, groups: map[string]uint32{}, t: &Table{
 		Version: version, Interfaces: slices.Clone(b.interfaces), slots: make([]slot, size),
 		hops: []Hop{hopNoRoute: {State: NoRoute}, hopLocal: {State: Local, ID: hopLocal}, hopBlackhole: {State: Blackhole, ID: hopBlackhole}},
-	}
-	b.putLocals(t)
-	b.putRoutes(t)
-	b.putNeighbors(t)
-	return t
+	}}
+	w.putLocals()
+	w.putRoutes()
+	w.putNeighbors()
+	return w.t
 }
 
 // putLocals enters the host's own addresses, which are asked before any
 // route.
-func (b *Builder) putLocals(t *Table) {
+func (b *builds) putLocals() {
 	for _, p := range b.locals {
-		t.putPrefix(&t.local, classLocal, p, hopLocal)
+		b.t.putPrefix(&b.t.local, classLocal, p, hopLocal)
 	}
 	for i := range b.interfaces {
 		for _, p := range b.interfaces[i].Addrs {
-			t.putPrefix(&t.local, classLocal, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()), hopLocal)
+			b.t.putPrefix(&b.t.local, classLocal, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()), hopLocal)
 		}
 	}
 }
 
-// putRoutes enters the routes, those of interfaces that are down left out.
-func (b *Builder) putRoutes(t *Table) {
+// putRoutes enters the routes, those without a way left out.
+func (b *builds) putRoutes() {
 	var main [2]ladder
 	for i := range b.routes {
 		r := &b.routes[i]
-		switch {
-		case r.drop:
-			t.putPrefix(&main, classRoute, r.prefix, hopBlackhole)
-		case b.interfaces[r.iface].Up:
-			t.putPrefix(&main, classRoute, r.prefix, b.hop(t, r))
+		if len(r.ways) == 0 {
+			b.t.putPrefix(&main, classRoute, r.prefix, hopBlackhole)
+		} else if hop := b.several(r); hop != hopNoRoute {
+			b.t.putPrefix(&main, classRoute, r.prefix, hop)
 		}
 	}
 	for i := range b.interfaces {
@@ -234,49 +254,55 @@ func (b *Builder) putRoutes(t *Table) {
 			if !b.interfaces[i].Up || p.IsSingleIP() {
 				continue
 			}
-			hop := b.hop(t, &route{prefix: p.Masked(), src: p.Addr(), iface: i})
-			t.putPrefix(&main, classRoute, p.Masked(), hop)
-			t.putPrefix(&t.onLink, classOnLink, p.Masked(), hop)
+			hop := b.hop(&route{prefix: p.Masked(), src: p.Addr()}, &Way{Iface: i})
+			b.t.putPrefix(&main, classRoute, p.Masked(), hop)
+			b.t.putPrefix(&b.t.onLink, classOnLink, p.Masked(), hop)
 		}
 	}
 	for f := range main {
-		t.routes[f] = slices.Concat(t.local[f], main[f])
+		b.t.routes[f] = slices.Concat(b.t.local[f], main[f])
 	}
 }
 
 // putNeighbors enters the neighbours that are sent to directly. The way to
 // each is that of the route which leads to it.
-func (b *Builder) putNeighbors(t *Table) {
+func (b *builds) putNeighbors() {
 	for i := range b.neighbors {
 		n := &b.neighbors[i]
 		if !b.interfaces[n.iface].Up {
 			continue
 		}
-		way := t.hops[t.match(t.routes[family(&n.addr)], &n.addr)]
-		if way.State != Unresolved || int(way.Iface) != n.iface || !way.Gateway.IsZero() {
-			way = t.hops[b.hop(t, &route{prefix: netip.PrefixFrom(n.addr.Netip(), 0), iface: n.iface})]
+		var way Hop
+		to := &b.t.hops[b.t.match(b.t.routes[family(&n.addr)], &n.addr)]
+		for _, h := range b.t.Ways(to, &n.addr) {
+			if h.State == Unresolved && int(h.Iface) == n.iface && h.Gateway.IsZero() {
+				way = *h
+			}
+		}
+		if way.State == NoRoute {
+			way = b.t.hops[b.hop(&route{prefix: netip.PrefixFrom(n.addr.Netip(), 0)}, &Way{Iface: n.iface})]
 		}
 		way.State, way.Gateway, way.DstMAC = Reachable, n.addr, n.mac
 		hi, lo, _ := key(n.addr.Netip(), 128)
-		t.put(hi, lo, neighborClass+uint32(n.iface), t.add(way))
+		b.t.put(hi, lo, neighborClass+uint32(n.iface), b.add(way))
 	}
 }
 
-// hop adds the hop of a route and returns its ID.
-func (b *Builder) hop(t *Table, r *route) uint32 {
-	i := &b.interfaces[r.iface]
-	h := Hop{State: Unresolved, Iface: uint16(r.iface), SrcMAC: i.MAC, VLANs: i.VLANs, VLAN: i.VLAN, TPID: i.TPID, MTU: mtu(i.MTU, r.mtu), Prefix: uint8(r.prefix.Bits())}
+// hop adds the hop of a route by one of its ways and returns its ID.
+func (b *builds) hop(r *route, w *Way) uint32 {
+	i := &b.interfaces[w.Iface]
+	h := Hop{State: Unresolved, Iface: uint16(w.Iface), SrcMAC: i.MAC, VLANs: i.VLANs, VLAN: i.VLAN, TPID: i.TPID, MTU: mtu(i.MTU, r.mtu), Prefix: uint8(r.prefix.Bits())}
 	for v := range h.TPID[:min(int(h.VLANs), len(h.TPID))] {
 		h.TPID[v] = cmp.Or(h.TPID[v], 0x8100)
 	}
-	if r.via.IsValid() {
-		h.Gateway = flow.FromNetip(r.via)
-		if mac, ok := b.macs[place{h.Gateway, r.iface}]; ok {
+	if w.Via.IsValid() {
+		h.Gateway = flow.FromNetip(w.Via)
+		if mac, ok := b.macs[place{h.Gateway, w.Iface}]; ok {
 			h.State, h.DstMAC = Reachable, mac
 		}
 	}
-	h.Source = b.source(r)
-	return t.add(h)
+	h.Source = b.source(r, w)
+	return b.add(h)
 }
 
 // mtu is the least of an interface's MTU and a route's, those that are given.
@@ -292,21 +318,21 @@ func mtu(iface, route int) uint16 {
 // route's, or the interface's in the subnet of the gateway or destination, or
 // its first, or any interface's first. An IPv6 link-local address is no source
 // for destinations beyond the link (RFC 6724 rule 2).
-func (b *Builder) source(r *route) flow.Addr {
+func (b *Builder) source(r *route, w *Way) flow.Addr {
 	if r.src.IsValid() {
 		return flow.FromNetip(r.src)
 	}
-	v6, near := r.prefix.Addr().Is6(), r.via
+	v6, near := r.prefix.Addr().Is6(), w.Via
 	if !near.IsValid() {
 		near = r.prefix.Addr()
 	}
-	for _, p := range b.interfaces[r.iface].Addrs {
+	for _, p := range b.interfaces[w.Iface].Addrs {
 		near := p.Contains(near) && p.Addr().Is6() == v6
 		if near && (!v6 || !p.Addr().IsLinkLocalUnicast() || r.prefix.Addr().IsLinkLocalUnicast()) {
 			return flow.FromNetip(p.Addr())
 		}
 	}
-	if a, ok := firstAddr(b.interfaces[r.iface].Addrs, v6); ok {
+	if a, ok := firstAddr(b.interfaces[w.Iface].Addrs, v6); ok {
 		return a
 	}
 	for i := range b.interfaces {
@@ -317,11 +343,17 @@ func (b *Builder) source(r *route) flow.Addr {
 	return flow.Addr{}
 }
 
-// add appends a hop and returns its ID.
-func (t *Table) add(h Hop) uint32 {
-	h.ID = uint32(len(t.hops))
-	t.hops = append(t.hops, h)
-	return h.ID
+// add returns the ID of a hop, which it appends if there is none like it.
+func (b *builds) add(h Hop) uint32 {
+	h.ID = 0
+	id, ok := b.known[h]
+	if !ok {
+		id = uint32(len(b.t.hops))
+		b.known[h] = id
+		h.ID = id
+		b.t.hops = append(b.t.hops, h)
+	}
+	return id
 }
 
 // putPrefix enters a prefix with its hop under class, and its length into the
@@ -341,6 +373,21 @@ func (t *Table) putPrefix(ladders *[2]ladder, class uint32, p netip.Prefix, hop 
 	}
 }
 
+// put adds a key that is not there yet; the first of equal keys stays.
+func (t *Table) put(hi, lo uint64, class, hop uint32) {
+	mask := uint32(len(t.slots) - 1)
+	for i := hash(hi, lo, class); ; i++ {
+		s := &t.slots[i&mask]
+		if s.hop == 0 {
+			*s = slot{hi, lo, class, hop}
+			return
+		}
+		if s.lo == lo && s.hi == hi && s.class == class {
+			return
+		}
+	}
+}
+
 // key returns the first length bits of an address, as the hash table has them,
 // and a rung with the mask that leaves these bits.
 func key(a netip.Addr, length int) (hi, lo uint64, r rung) {
@@ -354,4 +401,29 @@ func key(a netip.Addr, length int) (hi, lo uint64, r rung) {
 	}
 	hi, lo = halves(&addr)
 	return hi & r.hi, lo & r.lo, r
+}
+
+// Source returns the first address of an interface, of IPv4 or IPv6; of IPv6
+// preferably one that is not link-local.
+func (t *Table) Source(iface uint16, v6 bool) (flow.Addr, bool) {
+	if int(iface) >= len(t.Interfaces) {
+		return flow.Addr{}, false
+	}
+	return firstAddr(t.Interfaces[iface].Addrs, v6)
+}
+
+// firstAddr is Source of a list of addresses.
+func firstAddr(addrs []netip.Prefix, v6 bool) (first flow.Addr, ok bool) {
+	for _, p := range addrs {
+		if p.Addr().Is6() != v6 {
+			continue
+		}
+		if !p.Addr().IsLinkLocalUnicast() || !v6 {
+			return flow.FromNetip(p.Addr()), true
+		}
+		if !ok {
+			first, ok = flow.FromNetip(p.Addr()), true
+		}
+	}
+	return first, ok
 }

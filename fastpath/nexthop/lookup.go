@@ -33,7 +33,8 @@ type slot struct {
 
 // Lookup returns the next hop towards dst, as the kernel's routing would: the
 // host's own addresses first, then the route with the longest prefix, then
-// the neighbour. It never returns nil.
+// the neighbour. It never returns nil. Of several next hops Choose has to
+// choose.
 func (t *Table) Lookup(dst *flow.Addr) *Hop {
 	return t.resolve(t.match(t.routes[family(dst)], dst), dst)
 }
@@ -46,6 +47,23 @@ func (t *Table) OnLink(dst *flow.Addr) *Hop {
 		return t.resolve(h, dst)
 	}
 	return t.Lookup(dst)
+}
+
+// seed keeps these hashes apart from those of tables.
+var seed = flow.Seed{0x51a7e0c0de5eed01, 0x9e3779b97f4a7c15}
+
+// FlowHash is what Choose chooses by: equal for all packets of a connection, by
+// its client's key, whoever asks.
+func FlowHash(k *flow.Key) uint64 { return k.Hash(&seed) }
+
+// Choose returns the next hop of a flow towards dst, where h, looked up for dst,
+// is Several; else it returns h.
+func (t *Table) Choose(h *Hop, dst *flow.Addr, flowHash uint64) *Hop {
+	if h.State != Several {
+		return h
+	}
+	g := &t.groups[h.Iface]
+	return t.resolve(g.ways[g.bucket[flowHash>>32*buckets>>32]], dst)
 }
 
 // IsLocal reports whether a is an address of the host.
@@ -107,19 +125,4 @@ func (t *Table) find(hi, lo uint64, class uint32) uint32 {
 func hash(hi, lo uint64, class uint32) uint32 {
 	a, b := bits.Mul64(lo^0x9e3779b97f4a7c15, hi^uint64(class)<<32^0xd1b54a32d192ed03)
 	return uint32((a ^ b) >> 16)
-}
-
-// put adds a key that is not there yet; the first of equal keys stays.
-func (t *Table) put(hi, lo uint64, class, hop uint32) {
-	mask := uint32(len(t.slots) - 1)
-	for i := hash(hi, lo, class); ; i++ {
-		s := &t.slots[i&mask]
-		if s.hop == 0 {
-			*s = slot{hi, lo, class, hop}
-			return
-		}
-		if s.lo == lo && s.hi == hi && s.class == class {
-			return
-		}
-	}
 }

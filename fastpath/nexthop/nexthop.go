@@ -22,9 +22,10 @@ const (
 	Unresolved              // the neighbour's MAC address is not known
 	Local                   // an address of the host
 	Blackhole               // the operator wants it dropped
+	Several                 // a route with several next hops: Choose one
 )
 
-var stateNames = [...]string{"no route", "reachable", "unresolved", "local", "blackhole"}
+var stateNames = [...]string{"no route", "reachable", "unresolved", "local", "blackhole", "several"}
 
 // String returns the state in words.
 func (s State) String() string {
@@ -46,7 +47,7 @@ type Hop struct {
 	VLAN    [2]uint16 // IDs of the tags to add, outer first
 	TPID    [2]uint16 // their EtherTypes
 	ID      uint32    // its place in the Table: Table.Hop(ID) is this Hop
-	Iface   uint16    // index into Table.Interfaces
+	Iface   uint16    // index into Table.Interfaces; of Several into Table.groups
 	MTU     uint16    // of the route, in bytes of IP datagram
 	VLANs   uint8     // tags to add
 	Prefix  uint8     // bits that the destinations of its route share
@@ -82,6 +83,7 @@ type Table struct {
 	Interfaces []Interface
 
 	hops   []Hop     // hops[0] is NoRoute
+	groups []group   // the next hops of those that are Several
 	slots  []slot    // open hash table, at most half full
 	routes [2]ladder // every destination, IPv4 and IPv6: local ones first, then routes
 	onLink [2]ladder // the interfaces' subnets
@@ -90,28 +92,3 @@ type Table struct {
 
 // Hop returns the hop of this ID. An ID is good for one Table.
 func (t *Table) Hop(id uint32) *Hop { return &t.hops[id] }
-
-// Source returns the first address of an interface, of IPv4 or IPv6; of IPv6
-// preferably one that is not link-local.
-func (t *Table) Source(iface uint16, v6 bool) (flow.Addr, bool) {
-	if int(iface) >= len(t.Interfaces) {
-		return flow.Addr{}, false
-	}
-	return firstAddr(t.Interfaces[iface].Addrs, v6)
-}
-
-// firstAddr is Source of a list of addresses.
-func firstAddr(addrs []netip.Prefix, v6 bool) (first flow.Addr, ok bool) {
-	for _, p := range addrs {
-		if p.Addr().Is6() != v6 {
-			continue
-		}
-		if !p.Addr().IsLinkLocalUnicast() || !v6 {
-			return flow.FromNetip(p.Addr()), true
-		}
-		if !ok {
-			first, ok = flow.FromNetip(p.Addr()), true
-		}
-	}
-	return first, ok
-}

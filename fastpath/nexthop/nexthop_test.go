@@ -304,7 +304,7 @@ func TestLongestPrefix(t *testing.T) {
 }
 
 func TestStateNames(t *testing.T) {
-	for s, want := range map[State]string{NoRoute: "no route", Reachable: "reachable", Unresolved: "unresolved", Local: "local", Blackhole: "blackhole", 99: "unknown"} {
+	for s, want := range map[State]string{NoRoute: "no route", Reachable: "reachable", Unresolved: "unresolved", Local: "local", Blackhole: "blackhole", Several: "several", 99: "unknown"} {
 		if got := s.String(); got != want {
 			t.Errorf("State %d is %q, want %q", s, got, want)
 		}
@@ -318,11 +318,13 @@ func TestHopSize(t *testing.T) {
 }
 
 func TestNoAllocation(t *testing.T) {
-	table := network(t)
-	dsts := []*flow.Addr{addr("10.0.2.11"), addr("8.8.8.8"), addr("10.0.2.13"), addr("fd00:2::11"), addr("10.0.1.100")}
+	b := fabric(t)
+	must(t, b.AddWays(netip.MustParsePrefix("8.0.0.0/8"), []Way{uplink(0, 1), uplink(1, 1)}, netip.Addr{}, 0))
+	table := b.Build(1)
+	dsts := []*flow.Addr{addr("10.0.2.254"), addr("8.8.8.8"), addr("10.0.2.13"), addr("fd00:2::11"), addr("10.0.1.1")}
 	if n := testing.AllocsPerRun(100, func() {
 		for _, d := range dsts {
-			if table.Lookup(d) == nil || table.OnLink(d) == nil || table.IsLocal(d) && table.Version == 0 {
+			if table.Choose(table.Lookup(d), d, 1) == nil || table.OnLink(d) == nil || table.IsLocal(d) && table.Version == 0 {
 				t.Fail()
 			}
 		}

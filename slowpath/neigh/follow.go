@@ -146,6 +146,8 @@ func (w *Watcher) take(a *agenda, b []byte) {
 			if len(m.Data) < unix.SizeofRtMsg || nl.DeserializeRtMsg(m.Data).Flags&unix.RTM_F_CLONED == 0 {
 				a.mark(partRoutes, gather)
 			}
+		case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+			a.mark(partRoutes, gather)
 		case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 			w.takeNeighbor(a, &m)
 		}

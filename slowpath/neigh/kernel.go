@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,8 +22,43 @@ const (
 	partAll = partLinks | partRoutes | partNeighbors
 )
 
+// dumps is how the kernel is asked for all that it has of a kind.
+type dumps struct {
+	*netlink.Handle
+	socket *nl.SocketHandle // for what the library does not know
+}
+
+// newDumps opens the sockets, in the calling thread's network namespace.
+func newDumps() (*dumps, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	return &dumps{h, &nl.SocketHandle{Socket: s}}, nil
+}
+
+// close closes the sockets.
+func (d *dumps) close() {
+	d.Close()
+	d.socket.Close()
+}
+
+// raw asks for all of a kind by a header of zeros of this size, and gives each answer
+// of type want to f.
+func (d *dumps) raw(ask, want, header int, f func(b []byte)) error {
+	r := nl.NewNetlinkRequest(ask, unix.NLM_F_DUMP)
+	r.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: d.socket}
+	r.AddRawData(make([]byte, header))
+	return r.ExecuteIter(unix.NETLINK_ROUTE, uint16(want), func(b []byte) bool { f(b); return true })
+}
+
 // read brings parts of the view up to date. Of an error the old part stays.
-func (v *view) read(h *netlink.Handle, what parts) error {
+func (v *view) read(h *dumps, what parts) error {
 	var errs []error
 	if what&partLinks != 0 {
 		errs = append(errs, v.readLinks(h))
@@ -36,7 +72,7 @@ func (v *view) read(h *netlink.Handle, what parts) error {
 	return errors.Join(errs...)
 }
 
-func (v *view) readLinks(h *netlink.Handle) error {
+func (v *view) readLinks(h *dumps) error {
 	list, err := h.LinkList()
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
@@ -70,60 +106,7 @@ func (v *view) readLinks(h *netlink.Handle) error {
 	return nil
 }
 
-func (v *view) readRoutes(h *netlink.Handle) error {
-	// Filtering for no table in particular gives all of them.
-	list, err := h.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
-	}
-	v.addRoutes(list)
-	return nil
-}
-
-// addRoutes makes the kernel's routes those of the view: of a prefix's the one with
-// the least metric first.
-func (v *view) addRoutes(list []netlink.Route) {
-	slices.SortStableFunc(list, func(a, b netlink.Route) int { return a.Priority - b.Priority })
-	v.routes, v.locals = nil, nil
-	for i := range list {
-		v.addRoute(&list[i])
-	}
-}
-
-// addRoute adds a route of the kernel's, if it is one that packets follow.
-func (v *view) addRoute(k *netlink.Route) {
-	to, ok := prefixOf(k.Dst)
-	if !ok || k.Tos != 0 || k.Family != unix.AF_INET && k.Family != unix.AF_INET6 {
-		return
-	}
-	switch {
-	case k.Type == unix.RTN_LOCAL:
-		v.locals = append(v.locals, to)
-	case k.Table != unix.RT_TABLE_MAIN:
-	case k.Type == unix.RTN_BLACKHOLE || k.Type == unix.RTN_UNREACHABLE || k.Type == unix.RTN_PROHIBIT:
-		v.routes = append(v.routes, route{to: to, drop: true})
-	case k.Type == unix.RTN_UNICAST && len(k.MultiPath) == 0:
-		v.addWay(k, to, k.LinkIndex, k.Gw, k.Via, k.Flags)
-	case k.Type == unix.RTN_UNICAST:
-		for _, hop := range k.MultiPath {
-			v.addWay(k, to, hop.LinkIndex, hop.Gw, hop.Via, hop.Flags)
-		}
-	}
-}
-
-// addWay adds one next hop of a route.
-func (v *view) addWay(k *netlink.Route, to netip.Prefix, index int, gw net.IP, via netlink.Destination, flags int) {
-	if flags&unix.RTNH_F_DEAD != 0 {
-		return
-	}
-	r := route{to: to, index: index, mtu: k.MTU, via: addrOf(gw), src: addrOf(k.Src)}
-	if other, ok := via.(*netlink.Via); ok { // a gateway of the other family
-		r.via = addrOf(other.Addr)
-	}
-	v.routes = append(v.routes, r)
-}
-
-func (v *view) readNeighbors(h *netlink.Handle) error {
+func (v *view) readNeighbors(h *dumps) error {
 	list, err := h.NeighList(0, unix.AF_UNSPEC)
 	if err != nil {
 		return fmt.Errorf("list neighbours: %w", err)
@@ -145,14 +128,17 @@ func (v *view) note(k *netlink.Neigh, gone bool) (changed bool) {
 	was := v.neighbors[n]
 	if gone {
 		delete(v.neighbors, n)
-		return was.known()
+		return was.known() // a gate that has failed stays so until it answers
 	}
 	now := state{nud: k.State}
 	if len(k.HardwareAddr) == len(now.mac) {
 		copy(now.mac[:], k.HardwareAddr)
 	}
 	v.neighbors[n] = now
-	return was.known() != now.known() || now.known() && was.mac != now.mac
+	if failed, gate := v.gates[n]; gate && (failed && now.known() || !failed && now.nud&netlink.NUD_FAILED != 0) {
+		v.gates[n], changed = !failed, true
+	}
+	return changed || was.known() != now.known() || now.known() && was.mac != now.mac
 }
 
 // known says whether packets can be sent. A stale address is used until the

@@ -5,7 +5,7 @@
 // A Watcher belongs to the goroutine of its Run, which alone builds tables;
 // everybody else reads the current one through an atomic pointer. What is seen is the main
 // routing table: no policy rules, no routes that depend on TOS. Of a route with several next
-// hops the first whose interface is up counts.
+// hops those count whose link is up and whose gateway answers.
 package neigh
 
 import (

@@ -26,9 +26,9 @@ func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-// way says in words where a table sends a packet: "eth1.100 tags=[100] → MAC mtu 1500", or the state
+// leads says in words where a table sends a packet: "eth1.100 tags=[100] → MAC mtu 1500", or the state
 // and the neighbour that is wanted.
-func way(t *nexthop.Table, dst string) string {
+func leads(t *nexthop.Table, dst string) string {
 	to := flow.FromNetip(ip(dst))
 	h := t.Lookup(&to)
 	switch h.State {
@@ -82,7 +82,7 @@ func TestFromConfig(t *testing.T) {
 		{"an address of the node", "10.0.1.1", "local"},
 		{"no IPv6 default route", "2001:db8:1::1", "no route"},
 	} {
-		if got := way(table, row.dst); got != row.want {
+		if got := leads(table, row.dst); got != row.want {
 			t.Errorf("%s: %s goes %s, want %s", row.stake, row.dst, got, row.want)
 		}
 	}
@@ -110,7 +110,7 @@ func TestFromConfigErrors(t *testing.T) {
 	if !errors.Is(err, nexthop.ErrGateway) || !errors.Is(err, nexthop.ErrVLANName) || !errors.Is(err, nexthop.ErrNoInterface) {
 		t.Errorf("%v does not wrap its causes", err)
 	}
-	if got := way(table, "10.0.1.7"); got != "eth0 port 0 asks 10.0.1.7" {
+	if got := leads(table, "10.0.1.7"); got != "eth0 port 0 asks 10.0.1.7" {
 		t.Errorf("what is right does not work: %s", got)
 	}
 }

@@ -108,13 +108,19 @@ func (w *Watcher) nextHops() []neighbor {
 	}
 	for _, a := range keep {
 		to := flow.FromNetip(a)
-		add(t.Lookup(&to), a)
-		add(t.OnLink(&to), a)
+		for _, h := range t.Ways(t.Lookup(&to), &to) {
+			add(h, a)
+		}
+		for _, h := range t.Ways(t.OnLink(&to), &to) {
+			add(h, a)
+		}
 	}
 	for i := range w.view.routes {
-		if r := &w.view.routes[i]; r.via.IsValid() && w.view.links[r.index] != nil {
-			if at := w.places.byName[w.view.links[r.index].name]; w.places.ours[at] && t.Interfaces[at].Up {
-				found = append(found, neighbor{addr: r.via, index: r.index})
+		for _, way := range w.view.routes[i].ways {
+			if l := w.view.links[way.index]; l != nil && way.via.IsValid() {
+				if at := w.places.byName[l.name]; w.places.ours[at] && t.Interfaces[at].Up {
+					found = append(found, neighbor{addr: way.via, index: way.index})
+				}
 			}
 		}
 	}

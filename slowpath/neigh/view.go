@@ -15,6 +15,10 @@ type view struct {
 	routes    []route       // in the order in which they count
 	locals    []netip.Prefix
 	neighbors map[neighbor]state
+	// gates are the gateways of routes with several next hops. One whose neighbour
+	// has failed is not used, until it answers again: while the kernel asks once
+	// more it would cost its flows another 3 s.
+	gates map[neighbor]bool
 }
 
 // link is an interface as the kernel has it.
@@ -30,13 +34,12 @@ type link struct {
 	addrs  []netip.Prefix
 }
 
-// route is one way of a route.
+// route is a route of the main table.
 type route struct {
-	to       netip.Prefix
-	via, src netip.Addr
-	index    int // of the link
-	mtu      int
-	drop     bool
+	to   netip.Prefix
+	src  netip.Addr
+	mtu  int
+	ways []way // none: what goes there is dropped
 }
 
 // neighbor is an address on a link.
@@ -179,11 +182,17 @@ func (v *view) ways(b *nexthop.Builder, p *places) (errs []error) {
 		errs = append(errs, b.AddLocal(l))
 	}
 	for _, r := range v.routes {
-		if l := v.links[r.index]; r.drop {
+		if len(r.ways) == 0 {
 			errs = append(errs, b.AddBlackhole(r.to))
-		} else if l != nil {
-			errs = append(errs, b.AddRoute(r.to, r.via, p.byName[l.name], r.src, r.mtu))
+			continue
 		}
+		var ways []nexthop.Way
+		for _, w := range r.ways {
+			if l := v.links[w.index]; l != nil {
+				ways = append(ways, nexthop.Way{Via: w.via, Iface: p.byName[l.name], Weight: w.weight, Failed: v.gates[neighbor{w.via, w.index}]})
+			}
+		}
+		errs = append(errs, b.AddWays(r.to, ways, r.src, r.mtu))
 	}
 	for n, s := range v.neighbors {
 		if l := v.links[n.index]; l != nil && s.known() && p.ours[p.byName[l.name]] {

@@ -27,10 +27,10 @@ func known() *view {
 			8: {name: "mgmt0.5", index: 8, parent: 4, tag: 5, tpid: 0x8100, mtu: 1500, up: true, addrs: []netip.Prefix{prefix("192.168.5.1/24")}},
 		},
 		routes: []route{
-			{to: prefix("0.0.0.0/0"), via: ip("203.0.113.254"), index: 3, mtu: 1400},
-			{to: prefix("0.0.0.0/0"), via: ip("10.0.1.254"), index: 2},
-			{to: prefix("10.66.0.0/16"), drop: true},
-			{to: prefix("10.77.0.0/16"), via: ip("10.0.1.77"), index: 99}, // of a link that is gone
+			{to: prefix("0.0.0.0/0"), mtu: 1400, ways: []way{{ip("203.0.113.254"), 3, 1}}},
+			{to: prefix("0.0.0.0/0"), ways: []way{{ip("10.0.1.254"), 2, 1}}},
+			{to: prefix("10.66.0.0/16")},                                        // a blackhole
+			{to: prefix("10.77.0.0/16"), ways: []way{{ip("10.0.1.77"), 99, 1}}}, // of a link that is gone
 		},
 		locals: []netip.Prefix{prefix("198.18.0.0/24")},
 		neighbors: map[neighbor]state{
@@ -95,10 +95,10 @@ func TestViewTable(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", row.stake, err)
 		}
-		if again, err := v.table(2, p, &n); err != nil || len(again.Interfaces) != len(table.Interfaces) || way(again, row.dst) != row.want {
-			t.Errorf("%s: the second time otherwise: %s, %v", row.stake, way(again, row.dst), err)
+		if again, err := v.table(2, p, &n); err != nil || len(again.Interfaces) != len(table.Interfaces) || leads(again, row.dst) != row.want {
+			t.Errorf("%s: the second time otherwise: %s, %v", row.stake, leads(again, row.dst), err)
 		}
-		if got := way(table, row.dst); got != row.want {
+		if got := leads(table, row.dst); got != row.want {
 			t.Errorf("%s: %s goes %s, want %s", row.stake, row.dst, got, row.want)
 		}
 	}
@@ -111,7 +111,7 @@ func TestViewTableWithoutWhatIsWrong(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "eth7") || !strings.Contains(err.Error(), "10.3.0.0/16") {
 		t.Errorf("error %v, want both entries named", err)
 	}
-	if got := way(table, "10.0.1.254"); got != "eth1 port 1 to 0200000001fe mtu 1500" {
+	if got := leads(table, "10.0.1.254"); got != "eth1 port 1 to 0200000001fe mtu 1500" {
 		t.Errorf("what was learned does not work beside a wrong entry: %s", got)
 	}
 }
@@ -155,70 +155,6 @@ func TestPlacesStay(t *testing.T) {
 	}
 }
 
-func TestAddRoute(t *testing.T) {
-	_, all4, _ := net.ParseCIDR("0.0.0.0/0")
-	_, net4, _ := net.ParseCIDR("10.1.0.0/16")
-	_, net6, _ := net.ParseCIDR("2001:db8::/32")
-	main := netlink.Route{Family: unix.AF_INET, Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Dst: net4, LinkIndex: 2}
-	with := func(change func(r *netlink.Route)) netlink.Route {
-		r := main
-		change(&r)
-		return r
-	}
-	for _, row := range []struct {
-		stake string
-		give  netlink.Route
-		want  string
-	}{
-		{"on-link", main, "[{10.1.0.0/16 invalid IP invalid IP 2 0 false}] []"},
-		{"by a gateway, with a source and an MTU", with(func(r *netlink.Route) {
-			r.Dst, r.Gw, r.Src, r.MTU = all4, net.IPv4(10, 0, 0, 9).To4(), net.IPv4(10, 0, 0, 1).To4(), 1400
-		}), "[{0.0.0.0/0 10.0.0.9 10.0.0.1 2 1400 false}] []"},
-		{"by a gateway of the other family (RFC 5549)", with(func(r *netlink.Route) {
-			r.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: net.ParseIP("fe80::9")}
-		}), "[{10.1.0.0/16 fe80::9 invalid IP 2 0 false}] []"},
-		{"by several, the dead one left out", with(func(r *netlink.Route) {
-			r.MultiPath = []*netlink.NexthopInfo{{LinkIndex: 3, Flags: unix.RTNH_F_DEAD}, {LinkIndex: 4, Gw: net.IPv4(10, 0, 0, 4).To4()}, {LinkIndex: 5}}
-		}), "[{10.1.0.0/16 10.0.0.4 invalid IP 4 0 false} {10.1.0.0/16 invalid IP invalid IP 5 0 false}] []"},
-		{"unreachable", with(func(r *netlink.Route) { r.Type = unix.RTN_UNREACHABLE }), "[{10.1.0.0/16 invalid IP invalid IP 0 0 true}] []"},
-		{"IPv6", with(func(r *netlink.Route) { r.Family, r.Dst = unix.AF_INET6, net6 }), "[{2001:db8::/32 invalid IP invalid IP 2 0 false}] []"},
-		{"local, whatever the table", with(func(r *netlink.Route) { r.Type, r.Table = unix.RTN_LOCAL, unix.RT_TABLE_LOCAL }), "[] [10.1.0.0/16]"},
-		{"another table: a rule decides, which is not seen", with(func(r *netlink.Route) { r.Table = 100 }), "[] []"},
-		{"broadcast", with(func(r *netlink.Route) { r.Type, r.Table = unix.RTN_BROADCAST, unix.RT_TABLE_LOCAL }), "[] []"},
-		{"for a TOS only", with(func(r *netlink.Route) { r.Tos = 16 }), "[] []"},
-		{"MPLS", with(func(r *netlink.Route) { r.Family, r.Dst = unix.AF_MPLS, nil }), "[] []"},
-	} {
-		var v view
-		v.addRoute(&row.give)
-		got := []string{}
-		for _, r := range v.routes {
-			got = append(got, fmt.Sprintf("{%v %v %v %d %d %t}", r.to, r.via, r.src, r.index, r.mtu, r.drop))
-		}
-		if got := fmt.Sprint(got, " ", v.locals); got != row.want {
-			t.Errorf("%s: %s, want %s", row.stake, got, row.want)
-		}
-	}
-}
-
-func TestAddRoutesByMetric(t *testing.T) {
-	_, all, _ := net.ParseCIDR("0.0.0.0/0")
-	var list []netlink.Route
-	for index, metric := range []int{300, 100, 200, 100} {
-		list = append(list, netlink.Route{
-			Family: unix.AF_INET, Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Dst: all, LinkIndex: index, Priority: metric,
-		})
-	}
-	v := view{routes: []route{{index: 9}}, locals: []netip.Prefix{{}}}
-	v.addRoutes(list)
-	var got []int
-	for _, r := range v.routes {
-		got = append(got, r.index)
-	}
-	if want := []int{1, 3, 2, 0}; !slices.Equal(got, want) || len(v.locals) != 0 {
-		t.Errorf("links in the order %v, %d local routes; want %v by metric, nothing of before", got, len(v.locals), want)
-	}
-}
-
 func TestNote(t *testing.T) {
 	v := view{neighbors: map[neighbor]state{}}
 	k := netlink.Neigh{LinkIndex: 2, Family: unix.AF_INET, IP: net.IPv4(10, 0, 0, 1).To4()}
@@ -254,6 +190,37 @@ func TestNote(t *testing.T) {
 	k.Flags, k.Family = 0, unix.AF_BRIDGE
 	if v.note(&k, false) {
 		t.Error("a bridge's forwarding entry is not a neighbour")
+	}
+}
+
+// A gateway of a route with several next hops that has failed is out until it
+// answers, whatever the kernel tries meanwhile.
+func TestNoteGate(t *testing.T) {
+	gate := neighbor{ip("10.0.0.1"), 2}
+	v := view{neighbors: map[neighbor]state{}, gates: map[neighbor]bool{gate: false}}
+	k := netlink.Neigh{LinkIndex: 2, Family: unix.AF_INET, IP: net.IPv4(10, 0, 0, 1).To4()}
+	for _, row := range []struct {
+		stake                 string
+		nud                   int
+		gone, changed, failed bool
+	}{
+		{"asked for the first time: its flows wait for it", netlink.NUD_INCOMPLETE, false, false, false},
+		{"failed", netlink.NUD_FAILED, false, true, true},
+		{"asked for again", netlink.NUD_INCOMPLETE, false, false, true},
+		{"failed again", netlink.NUD_FAILED, false, false, true},
+		{"forgotten", 0, true, false, true},
+		{"found", netlink.NUD_REACHABLE, false, true, false},
+		{"stale", netlink.NUD_STALE, false, false, false},
+		{"failed after it was known", netlink.NUD_FAILED, false, true, true},
+	} {
+		k.State, k.HardwareAddr = row.nud, net.HardwareAddr{2, 0, 0, 0, 0, 1}
+		if got := v.note(&k, row.gone); got != row.changed || v.gates[gate] != row.failed {
+			t.Errorf("%s: changed %t, failed %t; want %t, %t", row.stake, got, v.gates[gate], row.changed, row.failed)
+		}
+	}
+	k.IP, k.State = net.IPv4(10, 0, 0, 2).To4(), netlink.NUD_FAILED
+	if v.note(&k, false) || len(v.gates) != 1 {
+		t.Error("a table is built for any neighbour that fails, so that a scan of a subnet builds many")
 	}
 }
 

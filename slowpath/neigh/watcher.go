@@ -30,7 +30,7 @@ type Config struct {
 type Watcher struct {
 	cfg    Config
 	events *os.File        // rtnetlink multicast; read by Run
-	dumps  *netlink.Handle // used by Run
+	dumps  *dumps          // used by Run
 	asks   *netlink.Handle // used by the resolver
 	ask    chan neighbor
 
@@ -85,7 +85,7 @@ func (w *Watcher) open() (err error) {
 	if w.events, err = subscribe(); err != nil {
 		return err
 	}
-	if w.dumps, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+	if w.dumps, err = newDumps(); err != nil {
 		return err
 	}
 	w.asks, err = netlink.NewHandle(unix.NETLINK_ROUTE)
@@ -102,7 +102,7 @@ func subscribe() (*os.File, error) {
 	groups := uint32(0)
 	for _, g := range []uint{
 		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_NEXTHOP,
 	} {
 		groups |= 1 << (g - 1)
 	}
@@ -121,10 +121,11 @@ func (w *Watcher) Close() {
 	if w.events != nil {
 		_ = w.events.Close()
 	}
-	for _, h := range []*netlink.Handle{w.dumps, w.asks} {
-		if h != nil {
-			h.Close()
-		}
+	if w.dumps != nil {
+		w.dumps.close()
+	}
+	if w.asks != nil {
+		w.asks.Close()
 	}
 }
 
