@@ -45,7 +45,7 @@ func (p *Pipeline) toServer(k *Packet, quoted *packet.Info, c *conn.Conn) Verdic
 		if v == Pass && how == lb.NAT {
 			return toSelf(k, quoted, &real.Addr, c.RealPort)
 		}
-		p.countAnswer(k, c, v)
+		p.countAnswer(k, v)
 		return v
 	}
 	if k.Hop.State == nexthop.Unresolved {
@@ -90,18 +90,27 @@ func toSelf(k *Packet, quoted *packet.Info, self *flow.Addr, port uint16) Verdic
 	return Pass
 }
 
-// countAnswer counts the ICMP error that answers a request of a connection that
-// is not NAT: to the kernel the error is related to the connection, and leaves
-// like a reply of its server. It quotes as much as fits 576 bytes, of IPv6 1280.
-func (p *Pipeline) countAnswer(k *Packet, c *conn.Conn, v Verdict) {
-	if !v.Answered() || isNAT(c) || k.once || quotes(k) {
+// countAnswer counts the ICMP error that answers a request: to the kernel it is
+// related to the client's newest connection that is not NAT, and leaves like a
+// reply of that one's server. It quotes as much as fits 576 bytes, of IPv6 1280.
+func (p *Pipeline) countAnswer(k *Packet, v Verdict) {
+	if !v.Answered() || quotes(k) {
+		return
+	}
+	var key flow.Key
+	keyOf(&k.Info, true, &key)
+	id := p.conns.Lookup(&key)
+	for id != 0 && isNAT(p.conns.At(id)) {
+		id = p.conns.Older(id)
+	}
+	if id == 0 {
 		return
 	}
 	header, longest := packet.IPv4Len+packet.ICMPLen, 576
 	if k.Info.Family == 6 {
 		header, longest = packet.IPv6Len+packet.ICMPLen, minMTU6
 	}
-	p.tally(c.Real, true, uint64(min(header+int(k.Info.End-k.Info.L3), longest)))
+	p.tally(p.conns.At(id).Real, true, uint64(min(header+int(k.Info.End-k.Info.L3), longest)))
 }
 
 // toDestination sends a packet to where its client addressed it: it belongs to

@@ -81,6 +81,26 @@ func TestRevived(t *testing.T) {
 	}
 }
 
+// The error that answers a client counts on its newest connection that is not
+// NAT, wherever the packet went (K-STAT-1). As recorded with Linux 6.1.
+func TestAnswerCounts(t *testing.T) {
+	svc := sipService(200*time.Second, 0)
+	svc.Servers = service("udp 10.0.1.100:5060 rr", "tun 10.0.2.13:5060 1", "nat 10.0.2.11:8080 0").Servers
+	r := newRig(t, options{}, svc)
+	r.steps(
+		step{"by a tunnel", invite(client, 1000, "one@a"), "10.0.2.1 > 10.0.2.13"},
+		step{"the NAT server calls", back(callBack("10.0.2.11", 8080, 1000, "two@a")), "10.0.1.100:5060 > 10.0.1.10:1000"},
+		step{"TTL 1 on its way to that", in(fromClient().IP4(client, vip).UDP(1000, 5060).TTL(1)), "ttl_exceeded"},
+	)
+	for server, want := range map[string]lb.Counters{
+		"10.0.2.11": {Conns: 1, InPackets: 1, OutPackets: 1, InBytes: 28, OutBytes: 97}, "10.0.2.13": {Conns: 1, InPackets: 1, OutPackets: 1, InBytes: 97, OutBytes: 56},
+	} {
+		if got := r.counters(server); got != want {
+			t.Errorf("counters of %s are %+v, want %+v", server, got, want)
+		}
+	}
+}
+
 // K-CONN-12: source port 20 is never scheduled, whatever the protocol, the mark
 // or the persistence; but drop_packet counts it (K-DEF-3).
 func TestSourcePort20(t *testing.T) {

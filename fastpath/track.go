@@ -31,7 +31,7 @@ func (p *Pipeline) request(b *Batch, at int) {
 	}
 	p.replaced = true
 	p.miss(b, at)
-	p.countAnswer(k, c, k.Verdict)
+	p.countAnswer(k, k.Verdict)
 }
 
 // track counts a request on c and moves its state.

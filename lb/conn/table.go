@@ -97,6 +97,10 @@ func (t *Table) Lookup(k *flow.Key) ID {
 	return id
 }
 
+// Older returns the newest of the connections that are older than id and have
+// an equal client key, 0 if there is none.
+func (t *Table) Older(id ID) ID { return t.older[id][flow.ClientSide] }
+
 // Insert copies c into a free entry, files it under its client key and, if
 // server is not nil (NAT), under that too, and starts its timer. Among equal
 // keys the newest is found (K-CONN-4), until it is deleted. It returns false if
