@@ -126,7 +126,7 @@ var kinds = [fastpath.Verdicts]slowpath.Kind{
 // service that it addressed, one to a server from the director.
 func (w *Worker) describe(k *fastpath.Packet, m *slowpath.Meta) {
 	*m = slowpath.Meta{Worker: uint16(w.ID), Iface: k.Iface, MTU: k.MTU, Kind: kinds[k.Verdict]}
-	if !k.Reply && k.Verdict != fastpath.DropNATReply {
+	if !k.Reply {
 		m.Virtual, m.VirtualPort = k.Info.Dst, k.Info.DstPort
 	}
 	if k.Verdict == fastpath.Hold {
