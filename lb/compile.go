@@ -73,15 +73,9 @@ func (c *compiler) takeID() uint32 {
 		c.reals = append(c.reals, Real{})
 		c.overload = grow(c.overload, len(c.reals))
 	}
-	c.renew(id)
-	return id
-}
-
-// renew has a real server count from nothing: it is a new one, or came back to
-// a service that was made again (K-DST-8).
-func (c *compiler) renew(id uint32) {
 	c.born = c.generation + 1
-	c.reals[id].born = c.born
+	c.reals[id].Born = c.born
+	return id
 }
 
 // freeIDs gives IDs back that no connection holds any more.
@@ -106,7 +100,7 @@ func (c *compiler) setReal(slot uint32, r *server) {
 		Addr: flow.FromNetip(r.spec.Key.Addr), Port: r.spec.Key.Port,
 		Forward: r.spec.Forward, Available: true, V6: r.spec.Key.Addr.Is6(), Tunnel: r.spec.Tunnel,
 		Weight: r.spec.Weight, Upper: r.spec.Upper, Lower: r.spec.Lower,
-		born: c.reals[r.id].born,
+		Born: c.reals[r.id].Born, Of: r.of,
 	}
 	c.realsChanged = true
 }
@@ -164,7 +158,7 @@ func (svc *service) compile() *Service {
 	s := &Service{
 		Slot: svc.slot, Name: spec.Name, Key: k, Port: k.Port, Proto: k.Proto, Mark: k.Mark, V6: k.Is6(),
 		Scheduler: spec.Scheduler, Flags: svc.flags, OnePacket: spec.OnePacket, Persistence: spec.Persistence,
-		Spec: &spec, born: svc.born,
+		Spec: &spec, Born: svc.born,
 	}
 	if k.Mark == 0 {
 		s.Addr = flow.FromNetip(k.Addr)

@@ -125,8 +125,6 @@ func (d *Director) onServer(svc *service, o *op) {
 		r := d.trash[id]
 		if r == nil {
 			r = &server{id: d.takeID(), identity: id}
-		} else if r.of != svc.born {
-			d.renew(r.id)
 		}
 		r.of = svc.born
 		delete(d.trash, id)

@@ -59,8 +59,7 @@ type Service struct {
 	Dests       []sched.Dest // newest first, weight 0 too; the same slice while no server changes
 	Plan        any          // sched.Plan of Dests
 	Spec        *ServiceSpec // what it was made of, every default filled in
-
-	born uint64 // generation in which it got its slot
+	Born        uint64       // generation in which it got its slot
 }
 
 // Real is a real server as workers read it.
@@ -75,8 +74,8 @@ type Real struct {
 	Tunnel       Tunnel
 	Weight       int32
 	Upper, Lower uint32
-
-	born uint64 // generation in which it got its ID
+	Born         uint64 // generation in which it got its ID
+	Of           uint64 // Born of its service; a server may come back to one that was made again (K-DST-8)
 }
 
 // Find returns the service that a packet is for, or nil. In the order of
@@ -149,12 +148,12 @@ func (s *Snapshot) Adopt(worker int, old *Snapshot) *Rows {
 		return rows
 	}
 	for _, svc := range s.Services {
-		if svc != nil && svc.born > since {
+		if svc != nil && svc.Born > since {
 			rows.Service(svc.Slot).Counters = Counters{}
 		}
 	}
 	for i := range s.Reals {
-		if r := &s.Reals[i]; r.ID != NoReal && r.born > since {
+		if r := &s.Reals[i]; r.ID != NoReal && r.Born > since {
 			rows.Real(r.ID).Counters = Counters{}
 		}
 	}

@@ -133,6 +133,17 @@ func TestMeter(t *testing.T) {
 	if out, _, _ := do(b, "", "-Ln", "--rate"); strings.Contains(strings.ReplaceAll(out, "10.", ""), "12 ") {
 		t.Errorf("rates after -Z:\n%s", out)
 	}
+	// The kernel's zero is what it published last: what came since shows again.
+	b.Meter.Tick(b.Director.Current(), live.c)
+	stats("-Z of what had not been published", "1 2 3 4 5", "1 2 3 4 5", "0 0 0 0 0", "0 0 0 0 0")
+	live.c.Reals[0] = c(104)
+	must("-D -t 10.0.0.1:80\n")
+	b.Meter.Tick(b.Director.Current(), live.c) // not of removed servers
+	must("-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.1.0.1:80 -m\n")
+	live.c.Services[0] = c(0) // workers clear a slot's counters for its next holder
+	stats("a server of a service that was made again", "0 0 0 0 0", "0 0 0 0 0", "0 0 0 0 0", "0 0 0 0 0")
+	b.Meter.Tick(b.Director.Current(), live.c)
+	stats("and what it had counted last", "0 0 0 0 0", "3 6 9 12 15", "0 0 0 0 0", "0 0 0 0 0")
 	must("-D -t 10.0.0.1:80\n")
 	must("-A -u 10.0.0.9:53 -s rr\n") // takes the slot, and counts from nothing
 	live.c.Services[0] = c(0)

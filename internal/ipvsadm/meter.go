@@ -10,40 +10,53 @@ import (
 // real ID. What is missing at the end counts as zero.
 type Counts struct{ Services, Reals []lb.Counters }
 
-// Meter keeps what counters alone do not tell: rates, and where -Z set zero
+// Meter keeps what counters alone do not tell: rates, and where zero is
 // (K-STAT-2, K-STAT-3). Its owner calls Tick every EstimatorPeriod, with counts
 // that belong to the snapshot or are newer. Its methods may be called from any
 // goroutine. The zero Meter is ready.
 type Meter struct {
 	mu       sync.Mutex
-	services []gauge[lb.ServiceKey] // by slot
-	reals    []gauge[realHolder]    // by real ID
-}
-
-// realHolder is by what a real ID is known to have passed to another server.
-// A removed server keeps its own for as long as it may come back (K-DST-8).
-type realHolder struct {
-	held bool
-	key  lb.RealKey
+	services []gauge // by slot
+	reals    []gauge // by real ID
 }
 
 // gauge is what is kept of one set of counters.
-type gauge[K comparable] struct {
-	holder    K
-	zero      lb.Counters // what they were at -Z
-	estimator Estimator
+type gauge struct {
+	holder uint64      // Born of the service or server
+	of     uint64      // of a server: Of
+	zero   lb.Counters // from where they are shown
+	next   lb.Counters // from where they are shown from the next tick on
+	Estimator
 }
 
-// renew makes g that of holder, from nothing if it was another's or if its
-// counters began anew.
-func (g *gauge[K]) renew(holder K, now *lb.Counters) {
+// follow makes g that of a holder: from nothing if it was another's, zeroed if
+// a server came back to another service.
+func (g *gauge) follow(holder, of uint64, now *lb.Counters) {
 	if g.holder != holder || wentBack(now, &g.zero) {
-		*g = gauge[K]{holder: holder}
+		*g = gauge{holder: holder, of: of}
+	}
+	if g.of != of {
+		g.of = of
+		g.reset(now)
 	}
 }
 
-// since returns the counters since -Z.
-func (g *gauge[K]) since(now *lb.Counters) lb.Counters {
+// reset makes counters and rates begin anew. The kernel's zero is where the
+// counters were when it last published them: what came since then counts, and
+// shows when it publishes them again.
+func (g *gauge) reset(now *lb.Counters) {
+	g.zero, g.next = *now, g.last
+	g.Zero()
+}
+
+// tick moves the rates on.
+func (g *gauge) tick(now *lb.Counters) {
+	g.zero = g.next
+	g.Tick(*now)
+}
+
+// since returns the counters since they were zeroed.
+func (g *gauge) since(now *lb.Counters) lb.Counters {
 	return lb.Counters{
 		Conns:     now.Conns - g.zero.Conns,
 		InPackets: now.InPackets - g.zero.InPackets, OutPackets: now.OutPackets - g.zero.OutPackets,
@@ -59,40 +72,32 @@ func at(c []lb.Counters, i int) *lb.Counters {
 	return &lb.Counters{}
 }
 
-// Tick moves every rate on.
+// Tick moves every rate on, but those of removed servers.
 func (m *Meter) Tick(s *lb.Snapshot, c Counts) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.follow(s, c)
 	for i := range m.services {
-		m.services[i].estimator.Tick(*at(c.Services, i))
+		m.services[i].tick(at(c.Services, i))
 	}
-	for i := range m.reals {
-		m.reals[i].estimator.Tick(*at(c.Reals, i))
+	for i := range s.Reals {
+		if s.Reals[i].Available {
+			m.reals[i].tick(at(c.Reals, i))
+		}
 	}
 }
 
 // follow gives every slot and ID of the snapshot a gauge of its holder.
 func (m *Meter) follow(s *lb.Snapshot, c Counts) {
-	for len(m.services) < len(s.Services) {
-		m.services = append(m.services, gauge[lb.ServiceKey]{})
-	}
+	m.services = append(m.services, make([]gauge, max(0, len(s.Services)-len(m.services)))...)
 	for i, svc := range s.Services {
-		var key lb.ServiceKey
 		if svc != nil {
-			key = svc.Key
+			m.services[i].follow(svc.Born, 0, at(c.Services, i))
 		}
-		m.services[i].renew(key, at(c.Services, i))
 	}
-	for len(m.reals) < len(s.Reals) {
-		m.reals = append(m.reals, gauge[realHolder]{})
-	}
+	m.reals = append(m.reals, make([]gauge, max(0, len(s.Reals)-len(m.reals)))...)
 	for i := range s.Reals {
-		var holder realHolder
-		if r := &s.Reals[i]; r.ID != lb.NoReal {
-			holder = realHolder{true, lb.RealKey{Addr: r.Addr.Netip(), Port: r.Port}}
-		}
-		m.reals[i].renew(holder, at(c.Reals, i))
+		m.reals[i].follow(s.Reals[i].Born, s.Reals[i].Of, at(c.Reals, i))
 	}
 }
 
@@ -104,14 +109,12 @@ func (m *Meter) Zero(s *lb.Snapshot, c Counts, only *lb.Service) {
 	m.follow(s, c)
 	for i := range m.services {
 		if only == nil || uint32(i) == only.Slot {
-			m.services[i].zero = *at(c.Services, i)
-			m.services[i].estimator.Zero()
+			m.services[i].reset(at(c.Services, i))
 		}
 	}
-	for i := range m.reals {
-		if i < len(s.Reals) && s.Reals[i].Available && (only == nil || s.Reals[i].Service == only.Slot) { // not in the trash
-			m.reals[i].zero = *at(c.Reals, i)
-			m.reals[i].estimator.Zero()
+	for i := range s.Reals {
+		if r := &s.Reals[i]; r.Available && (only == nil || r.Service == only.Slot) { // not in the trash
+			m.reals[i].reset(at(c.Reals, i))
 		}
 	}
 }
@@ -143,10 +146,10 @@ func (m *Meter) fill(s *lb.Snapshot, c Counts, services []Service) {
 		}
 		out := &services[next]
 		next++
-		out.Stats, out.Rates = m.services[slot].since(at(c.Services, slot)), m.services[slot].estimator.Rates()
+		out.Stats, out.Rates = m.services[slot].since(at(c.Services, slot)), m.services[slot].Rates()
 		for i, d := range svc.Dests {
 			g := &m.reals[d.ID]
-			out.Servers[i].Stats, out.Servers[i].Rates = g.since(at(c.Reals, int(d.ID))), g.estimator.Rates()
+			out.Servers[i].Stats, out.Servers[i].Rates = g.since(at(c.Reals, int(d.ID))), g.Rates()
 		}
 	}
 }
