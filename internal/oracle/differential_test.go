@@ -3,37 +3,10 @@ package oracle
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 )
-
-// Whatever the differential test ever found, made small, stays as the kernel has it.
-func TestFoundDifferencesAreGone(t *testing.T) {
-	files, err := filepath.Glob("testdata/found/*.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(files) == 0 {
-		t.Skip("testdata/found is empty: the differential test found nothing so far")
-	}
-	needPython(t)
-	report := filepath.Join(t.TempDir(), "report.json")
-	out, err := golden(t, append([]string{"check", "--sluice", buildSluice(t), "--quiet", "--json", report}, files...)...)
-	verdicts := readReport(t, report, out)
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".json")
-		t.Run(name, func(t *testing.T) {
-			if v := verdicts[name]; v.Verdict != "PASS" {
-				t.Errorf("%s %s: %s\nto see it: cd internal/oracle && golden/golden.py show %s", v.Verdict, v.Area, v.Text, file)
-			}
-		})
-	}
-	if err != nil && !t.Failed() {
-		t.Errorf("golden.py: %v\n%s", err, out)
-	}
-}
 
 // The differential test itself, with a toy for the kernel: each feature occurs and can
 // be left out, faults are found, and are made small.

@@ -132,13 +132,13 @@ class Cases(unittest.TestCase):
     def test_quiet(self):
         """Counters are zeroed when the kernel has published them."""
         syn, again = {"inject": "eth0", "pkt": {}}, [{"cmd": "ipvsadm -A -t 1:80 -s rr"}, {"cmd": "ipvsadm -a -t 1:80 -r 2:80 -m"}]
-        for seconds in (1, 7):
+        for seconds in (0, 1, 7):
             wait = {"sleep_ms": 1000 * seconds}
             for what, steps, timely in (
-                    ("zeroed", [syn, wait, {"cmd": "ipvsadm -Z"}], seconds == 7),
+                    ("zeroed", [syn, wait, {"cmd": "ipvsadm -Z"}], seconds != 1),
                     ("removed", [syn, wait, {"cmd": "ipvsadm -D -t 1:80"}], True),
-                    ("removed and back", [syn, wait, {"cmd": "ipvsadm -D -t 1:80"}] + again, seconds == 7),
-                    ("all removed, one back", [syn, wait, {"cmd": "ipvsadm -C"}] + again, seconds == 7),
+                    ("removed and back", [syn, wait, {"cmd": "ipvsadm -D -t 1:80"}] + again, seconds != 1),
+                    ("all removed, one back", [syn, wait, {"cmd": "ipvsadm -C"}] + again, seconds != 1),
                     ("another back", [syn, wait, {"cmd": "ipvsadm -D -t 1:81"}] + again, True),
                     ("a server removed and back", [syn, wait, {"cmd": "ipvsadm -d -t 1:80 -r 2:80"}, again[1]], True)):
                 self.assertEqual(randcases.is_timely({"steps": steps}), timely, f"{what}, {seconds} s after a packet")

@@ -3,6 +3,7 @@ package oracle
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,18 +12,59 @@ import (
 	"testing"
 )
 
-// played are the cases of what sluice does so far. Each pattern has to match.
-var played = []string{
-	"nat-tcp*", "nat-udp*", "nat-port*", // VS/NAT: states and timeouts, UDP, one port kept
-	"dr-tcp", "dr-port*", // VS/DR: the port of the server's rule means nothing
-	"tun-ipip",     // VS/TUN, 4in4
-	"v6-*-tcp",     // NAT and DR over IPv6
-	"v6-nat-udp",   // zero checksums are none in IPv6
-	"v6-tun",       // IP6IP6
-	"v6-in-v4-tun", // a family in the other
-	"v4-in-v6-tun", //
-	"sched-rr*",    // order of the kernel's list, marks, established connections
-	"sched-wrr*",   // its gcd, its maximum, weight 0
+// folders of testdata hold cases with the kernel's answers: those of gencases.py, what
+// was asked about single questions, and what the differential test found.
+var folders = []string{"cases", "recorded", "found"}
+
+// open are the cases in which sluice does not answer as the kernel, by folder and name, or
+// cannot be held to its answer, and why.
+var open = map[string]string{
+	"cases/dr-arp":                  unjudged,
+	"cases/drop-entry":              unjudged,
+	"cases/nat-vip-not-local":       unjudged,
+	"cases/dr-frag":                 fragments,
+	"cases/frag-incomplete":         fragments,
+	"cases/nat-frag":                fragments,
+	"cases/tun-frag":                fragments,
+	"cases/v6-dr-frag":              fragments,
+	"cases/v6-nat-frag":             fragments,
+	"cases/dr-mtu":                  mtu,
+	"cases/nat-mtu":                 mtu,
+	"cases/tun-ipip-mtu":            mtu,
+	"cases/tun-ipip-mtu-nopmtu":     mtu,
+	"cases/tun-icmp-from-rs":        "ICMP errors about tunnels are not translated yet",
+	"cases/ftp":                     ftp,
+	"cases/ftp-noct":                ftp,
+	"cases/ipvsadm-errors":          syncDaemon,
+	"cases/sync-backup-captured":    syncDaemon,
+	"cases/sync-backup-captured-v0": syncDaemon,
+	"cases/sync-backup-norules":     syncDaemon,
+	"cases/sync-backup-v0":          syncDaemon,
+	"cases/sync-backup-v1":          syncDaemon,
+	"cases/sync-master-more":        syncDaemon,
+	"cases/sync-master-persist":     syncDaemon,
+	"cases/sync-master-v0":          syncDaemon,
+	"cases/sync-master-v1":          syncDaemon,
+	"cases/sync-options":            syncDaemon,
+	"cases/sync-period":             syncDaemon,
+}
+
+// Reasons of open.
+const (
+	fragments  = "fragments are not put together yet"
+	mtu        = "packets too long for their way are not cut to pieces yet"
+	ftp        = "FTP's data connections are not followed yet"
+	syncDaemon = "there is no sync daemon yet"
+	// The kernel's answer depends on what a replay has not; golden/README.md says on what.
+	unjudged = "golden.py: SKIP"
+)
+
+// spoiled are the cases in which the checker has to find faults: one of each sort of
+// packet and of each rule of comparison. Each pattern has to match.
+var spoiled = []string{
+	"nat-tcp*", "nat-udp*", "dr-*", "tun-ipip*", "v6-*", "v4-in-v6-tun", "sched-rr*", "persist-*",
+	"rates",           // what --stats may be ahead, and --rate differ
+	"ipvsadm-formats", // all listings
 }
 
 // caseFiles returns the files of the cases that match the patterns.
@@ -68,28 +110,42 @@ func golden(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// Every frame that sluice emits is the kernel's.
-func TestFramesAreTheKernels(t *testing.T) {
+// Every frame, listing and counter of sluice is the kernel's.
+func TestAnswersAreTheKernels(t *testing.T) {
 	needPython(t)
 	binary := buildSluice(t)
-	files := caseFiles(t, played)
-	report := filepath.Join(t.TempDir(), "report.json")
-	out, err := golden(t, append([]string{"check", "--sluice", binary, "--frames-only", "--quiet", "--json", report}, files...)...)
-	verdicts := readReport(t, report, out)
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".json")
-		t.Run(name, func(t *testing.T) {
-			switch v := verdicts[name]; v.Verdict {
-			case "PASS":
-			case "SKIP":
-				t.Errorf("not played: %s", v.Text)
-			default:
-				t.Errorf("%s: %s\nto see it: cd internal/oracle && golden/golden.py show %s", v.Area, v.Text, file)
+	listed := maps.Clone(open)
+	for _, folder := range folders {
+		t.Run(folder, func(t *testing.T) {
+			report := filepath.Join(t.TempDir(), "report.json")
+			dir := filepath.Join("testdata", folder)
+			out, _ := golden(t, "check", "--sluice", binary, "--quiet", "--json", report, dir) // its status is its verdicts'
+			verdicts := readReport(t, report, out)
+			for _, name := range fileNames(t, dir) {
+				name = strings.TrimSuffix(name, ".json")
+				reason, isOpen := listed[folder+"/"+name]
+				delete(listed, folder+"/"+name)
+				t.Run(name, func(t *testing.T) { judge(t, verdicts[name], reason, isOpen) })
 			}
 		})
 	}
-	if err != nil && !t.Failed() {
-		t.Errorf("golden.py: %v\n%s", err, out)
+	for name := range listed {
+		t.Errorf("%s is listed as open, and is no case", name)
+	}
+}
+
+// judge holds a verdict to what is known about the case: that it passes, or why it cannot.
+func judge(t *testing.T, v verdict, reason string, isOpen bool) {
+	t.Helper()
+	switch {
+	case !isOpen && v.Verdict != "PASS":
+		t.Errorf("%s %s: %s\nto see it: cd internal/oracle && golden/golden.py show the case", v.Verdict, v.Area, v.Text)
+	case isOpen && v.Verdict == "PASS":
+		t.Errorf("passes, and is listed as open (%s): take it off the list", reason)
+	case isOpen && (v.Verdict == "SKIP") != (reason == unjudged):
+		t.Errorf("%s %s, and is listed as open because %s", v.Verdict, v.Text, reason)
+	case isOpen:
+		t.Logf("open: %s (%s)", reason, v.Text)
 	}
 }
 
@@ -113,10 +169,10 @@ func readReport(t *testing.T, path, out string) map[string]verdict {
 	return verdicts
 }
 
-// The checker finds each fault put into a perfect answer, in every case played.
+// The checker finds each fault put into a perfect answer.
 func TestCheckerCanFail(t *testing.T) {
 	needPython(t)
-	if out, err := golden(t, append([]string{"selftest"}, caseFiles(t, played)...)...); err != nil {
+	if out, err := golden(t, append([]string{"selftest"}, caseFiles(t, spoiled)...)...); err != nil {
 		t.Errorf("golden.py selftest: %v\n%s", err, out)
 	}
 }

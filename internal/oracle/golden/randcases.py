@@ -42,8 +42,8 @@ SCTP_CHUNKS = {
     "sack": (3, "000000010000ffff00000000"), "shutdown": (7, "00000001"), "shutack": (8, ""),
     "shutdone": (14, ""), "abort": (6, ""), "error": (9, ""), "heartbeat": (4, "0001000801020304")}
 TICKS = 45  # milliseconds in which the kernel does what it puts off: end connections, those of removed servers too
-# Seconds without packets before counters are zeroed, by -Z, or because a server's service goes and both come back: to the
-# kernel, zero is what they were when it last published them, every 2.1 s at most, while there was the service.
+# Seconds between packets and the zeroing of counters, by -Z, or because a server's service goes and both come back, unless
+# these happen at one time: to the kernel, zero is what they were when it last published them, every 2 to 2.1 s by its HZ.
 QUIET = 2.2
 TUNNELS = {" --tun-type gre": "gre", " --tun-type gre --tun-csum": "gre", " --tun-type gue --tun-port 6080": "gue",
            " --tun-type gue --tun-port 6080 --tun-csum": "gue", " --tun-type gue --tun-port 6080 --tun-remcsum": "gue"}
@@ -113,12 +113,12 @@ def is_timely(case):
         words = step.get("cmd", "").split()[1:]
         if words[:1] == ["-a"] and unpublished & {"all", *words[1:3]}:
             return False
-        if words[:1] in (["-Z"], ["-D"], ["-C"]) and any(now - b < QUIET for b in counted):
+        if words[:1] in (["-Z"], ["-D"], ["-C"]) and any(0 < now - b < QUIET for b in counted):
             if words[0] == "-Z":
                 return False
             unpublished.add(words[2] if words[0] == "-D" else "all")
         if "inject" in step:
-            counted.add(round(now, 1))
+            counted.add(now)
         if not {"sleep_ms", "snapshot"} & set(step):
             busy.add(round(now, 1))
         now += (step.get("sleep_ms", 0) + step.get("wait_ms", 0)) / 1000
