@@ -215,10 +215,12 @@ func (p *Pipeline) wanted(frame []byte, k *Packet) bool {
 }
 
 // isOurs is the kernel's PACKET_HOST (K-PATH-3): the frame is addressed to
-// the interface. Frames to a group go to the host, frames to another station
-// (a hub, a promiscuous port) to nobody.
+// the interface, or to the one of its VLAN. Frames to a group go to the host,
+// frames to another station (a hub, a promiscuous port), or of a VLAN that nobody
+// knows, to nobody.
 func (p *Pipeline) isOurs(frame []byte, k *Packet) bool {
-	if [6]byte(frame[:6]) == p.hops.Interfaces[k.Iface].MAC || k.Own {
+	to := [6]byte(frame[:6])
+	if k.Info.VLANs == 0 && to == p.hops.Interfaces[k.Iface].MAC || k.Own || p.hops.Owns(k.Port, k.Info.VLAN, to) {
 		return true
 	}
 	k.Verdict = DropOtherHost

@@ -158,7 +158,7 @@ func roleOf(role string) fastpath.Role {
 // network is the configuration's network section, for the neighbour watcher.
 func network(c *config.Config) (n neigh.Network) {
 	for _, i := range c.Network.Interfaces {
-		n.Interfaces = append(n.Interfaces, neigh.Interface{Name: i.Name, MAC: i.MAC, MTU: i.MTU, Addresses: i.Addresses})
+		n.Interfaces = append(n.Interfaces, neigh.Interface{Name: i.Name, MAC: i.MAC, MTU: i.MTU, Addresses: i.Addresses, TPID: i.VLANProtocol})
 	}
 	for _, r := range c.Network.Routes {
 		n.Routes = append(n.Routes, neigh.Route{To: r.To, Via: r.Via})

@@ -69,8 +69,8 @@ func (b *Builder) AddInterface(i Interface) int {
 
 // AddVLAN adds an interface that its name says is a VLAN of one added before:
 // "eth0.100", or "eth0.100.200" on top of that. It leaves by its parent's
-// port, with the parent's tags and its own inside; MAC and MTU are the parent's
-// where i has none.
+// port, with the parent's tags and its own inside, of the EtherType i.TPID[0]; MAC
+// and MTU are the parent's where i has none.
 func (b *Builder) AddVLAN(i Interface) (int, error) {
 	dot := strings.LastIndexByte(i.Name, '.')
 	if dot < 0 {
@@ -82,8 +82,9 @@ func (b *Builder) AddVLAN(i Interface) (int, error) {
 		return 0, fmt.Errorf("interface %q: %w", i.Name, ErrVLANName)
 	}
 	p := &b.interfaces[at]
+	own := i.TPID[0]
 	i.Port, i.VLANs, i.VLAN, i.TPID = p.Port, p.VLANs+1, p.VLAN, p.TPID
-	i.VLAN[p.VLANs] = uint16(id)
+	i.VLAN[p.VLANs], i.TPID[p.VLANs] = uint16(id), own
 	if i.MAC == [6]byte{} {
 		i.MAC = p.MAC
 	}
@@ -209,7 +210,7 @@ type builds struct {
 func (b *Builder) Build(version uint64) *Table {
 	keys := len(b.routes) + len(b.locals) + len(b.neighbors)
 	for i := range b.interfaces {
-		keys += 3 * len(b.interfaces[i].Addrs) // local, route, on-link
+		keys += 1 + 3*len(b.interfaces[i].Addrs) // own; local, route, on-link
 	}
 	size := 4
 	for size < 2*keys+2 {
@@ -219,10 +220,21 @@ func (b *Builder) Build(version uint64) *Table {
 		Version: version, Interfaces: slices.Clone(b.interfaces), slots: make([]slot, size),
 		hops: []Hop{hopNoRoute: {State: NoRoute}, hopLocal: {State: Local, ID: hopLocal}, hopBlackhole: {State: Blackhole, ID: hopBlackhole}},
 	}}
+	w.putOwn()
 	w.putLocals()
 	w.putRoutes()
 	w.putNeighbors()
 	return w.t
+}
+
+// putOwn enters what frames to an interface that leaves by a port are addressed to.
+func (b *builds) putOwn() {
+	for n := range b.interfaces {
+		if i := &b.interfaces[n]; i.Port >= 0 {
+			hi, lo := own(i.VLAN, i.MAC)
+			b.t.put(hi, lo, ownClass+uint32(i.Port), hopLocal)
+		}
+	}
 }
 
 // putLocals enters the host's own addresses, which are asked before any

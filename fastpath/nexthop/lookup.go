@@ -20,8 +20,12 @@ type rung struct {
 }
 
 // Classes: below neighborClass a ladder's prefix length, from there on the
-// neighbours of an interface.
-const neighborClass = 1 << 16
+// neighbours of an interface, and from ownClass on what a port's frames are
+// addressed to.
+const (
+	neighborClass = 1 << 16
+	ownClass      = 2 << 16
+)
 
 // slot is one entry of the hash table: 128 bits of address, its class, and
 // the hop that it leads to; hop 0: free.
@@ -69,6 +73,18 @@ func (t *Table) Choose(h *Hop, dst *flow.Addr, flowHash uint64) *Hop {
 // IsLocal reports whether a is an address of the host.
 func (t *Table) IsLocal(a *flow.Addr) bool {
 	return t.match(t.local[family(a)], a) != 0
+}
+
+// Owns reports whether a frame that came in by port with tags of these VLAN IDs,
+// outer first, 0 for none, is addressed by mac to an interface of the host.
+func (t *Table) Owns(port uint16, vlan [2]uint16, mac [6]byte) bool {
+	hi, lo := own(vlan, mac)
+	return t.find(hi, lo, ownClass+uint32(port)) != 0
+}
+
+// own is the key of what frames are addressed to.
+func own(vlan [2]uint16, mac [6]byte) (hi, lo uint64) {
+	return uint64(vlan[0])<<32 | uint64(vlan[1])<<16 | uint64(mac[0])<<8 | uint64(mac[1]), uint64(binary.BigEndian.Uint32(mac[2:]))
 }
 
 // halves returns the two halves of an address as numbers.

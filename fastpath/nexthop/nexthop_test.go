@@ -213,6 +213,31 @@ func TestIsLocalAndSource(t *testing.T) {
 	}
 }
 
+func TestOwns(t *testing.T) {
+	table := network(t)
+	for _, row := range []struct {
+		stake string
+		port  uint16
+		vlan  [2]uint16
+		mac   [6]byte
+		want  bool
+	}{
+		{"the port's own address", 1, [2]uint16{}, eth1MAC, true},
+		{"another port's", 0, [2]uint16{}, eth1MAC, false},
+		{"another station's", 1, [2]uint16{}, serverMAC, false},
+		{"a VLAN, by its parent's address", 1, [2]uint16{100}, eth1MAC, true},
+		{"a VLAN in it", 1, [2]uint16{100, 200}, eth1MAC, true},
+		{"the inner one alone is another", 1, [2]uint16{200}, eth1MAC, false},
+		{"a VLAN that nobody knows", 1, [2]uint16{101}, eth1MAC, false},
+		{"a VLAN of another port", 0, [2]uint16{100}, eth0MAC, false},
+		{"a port that is down", 2, [2]uint16{}, [6]byte{}, true},
+	} {
+		if got := table.Owns(row.port, row.vlan, row.mac); got != row.want {
+			t.Errorf("%s: %t, want %t", row.stake, got, row.want)
+		}
+	}
+}
+
 func TestBuilderRefuses(t *testing.T) {
 	var b Builder
 	b.AddInterface(Interface{Name: "eth0", Up: true, Addrs: prefixes("10.0.1.1/24")})

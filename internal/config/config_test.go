@@ -179,7 +179,8 @@ slowpath:
 network:
   interfaces:
   - {name: eth0, mac: "02:00:00:00:00:01", mtu: 9000, addresses: [203.0.113.1/24, "fe80::1/64"]}
-  - {name: eth0.100.7, addresses: []}
+  - {name: eth0.100.7, addresses: [], vlan_protocol: 802.1q}
+  - {name: eth0.100, vlan_protocol: "802.1ad"}
   routes: [{to: "::/0", via: "fe80::2"}]
   neighbors: [{address: 203.0.113.254, mac: 02-00-00-00-00-FE, interface: eth0.100}]
 control: {socket: /tmp/s, listen: ""}
@@ -208,7 +209,8 @@ log: {level: debug, format: json}
 		Network: Network{
 			Interfaces: []NetworkInterface{
 				{Name: "eth0", MAC: mac(1), MTU: 9000, Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/24"), netip.MustParsePrefix("fe80::1/64")}},
-				{Name: "eth0.100.7", Addresses: []netip.Prefix{}},
+				{Name: "eth0.100.7", Addresses: []netip.Prefix{}, VLANProtocol: 0x8100},
+				{Name: "eth0.100", VLANProtocol: 0x88a8},
 			},
 			Routes:    []Route{{netip.MustParsePrefix("::/0"), netip.MustParseAddr("fe80::2")}},
 			Neighbors: []Neighbor{{netip.MustParseAddr("203.0.113.254"), mac(0xfe), "eth0.100"}},

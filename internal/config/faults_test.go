@@ -175,6 +175,8 @@ func TestFaults(t *testing.T) {
 		{"a MAC of another kind", eth + "network: {interfaces: [{name: eth0, mac: \"02:00:00:00:01\"}]}\n", []string{`2: network.interfaces[0].mac: "02:00:00:00:01", want an Ethernet address like "02:00:00:00:00:01"`}},
 		{"an MTU that IPv4 does not know", eth + "network: {interfaces: [{name: eth0, mtu: 67}]}\n", []string{`2: network.interfaces[0].mtu: 67 is out of range, want 68..65535`}},
 		{"an address without its length", eth + "network: {interfaces: [{name: eth0, addresses: [10.0.0.1]}]}\n", []string{`2: network.interfaces[0].addresses[0]: "10.0.0.1", want an address with its prefix length like 10.0.1.1/24`}},
+		{"a VLAN's protocol of a NIC", eth + "network:\n  interfaces:\n  - {name: eth0, vlan_protocol: 802.1ad}\n", []string{`4: network.interfaces[0].vlan_protocol: eth0 is no VLAN: leave it out, or want a name like eth0.100`}},
+		{"a VLAN of another protocol", eth + "network: {interfaces: [{name: eth0.5, vlan_protocol: 802.1x}]}\n", []string{`2: network.interfaces[0].vlan_protocol: "802.1x" is unknown, want 802.1q | 802.1ad`}},
 		{"a route twice", "network:\n  routes:\n  - {to: 0.0.0.0/0, via: 10.0.0.1}\n  - {to: 0.0.0.0/0, via: 10.0.0.2}\n", []string{`4: network.routes[1].to: route to 0.0.0.0/0 is there twice, first in line 3`}},
 		{"a route through the other family", "network: {routes: [{to: 0.0.0.0/0, via: \"fe80::1\"}]}\n", []string{`1: network.routes[0].via: fe80::1 is of another address family than 0.0.0.0/0`}},
 		{

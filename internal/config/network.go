@@ -25,10 +25,11 @@ type Network struct {
 // NetworkInterface is a link by its name. A VLAN of it is a link of its own
 // named eth0.100 (see SplitVLAN).
 type NetworkInterface struct {
-	Name      string
-	MAC       MAC            // zero: not set
-	MTU       int            // bytes of an IP packet; 0: not set
-	Addresses []netip.Prefix // address and length of its network; nil: not set, empty: none
+	Name         string
+	MAC          MAC            // zero: not set
+	MTU          int            // bytes of an IP packet; 0: not set
+	Addresses    []netip.Prefix // address and length of its network; nil: not set, empty: none
+	VLANProtocol uint16         // EtherType of a VLAN's tag; 0: not set
 }
 
 // Route says where a network is reached; the networks of interface
@@ -131,6 +132,9 @@ func (c *Config) checkNetwork() {
 		key := at("network.interfaces", i) + ".name"
 		c.once(links, l.Name, key, "interface "+l.Name)
 		c.checkLink(key, l.Name)
+		if _, vlans := SplitVLAN(l.Name); len(vlans) == 0 && l.VLANProtocol != 0 && src.sound(key) {
+			src.fail(at("network.interfaces", i)+".vlan_protocol", "%s is no VLAN: leave it out, or want a name like %s.100", l.Name, l.Name)
+		}
 	}
 	for i, r := range c.Network.Routes {
 		path := at("network.routes", i)

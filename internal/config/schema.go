@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/slowpath"
 )
@@ -66,6 +67,7 @@ var root = section(
 			key{name: "mac", shape: hardware()},
 			key{name: "mtu", shape: integer(68, 65535)},
 			key{name: "addresses", shape: list(hostPrefix(), 0, 0)},
+			key{name: "vlan_protocol", shape: oneOf(choice{"802.1q", uint16(packet.EtherVLAN)}, choice{"802.1ad", uint16(packet.EtherQinQ)})},
 		), 0, 0)},
 		key{name: "routes", shape: list(section(
 			key{name: "to", shape: network(), required: true},

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/slowpath"
 )
@@ -135,6 +136,11 @@ func writeNetwork(b *bytes.Buffer, n *Network) {
 		}
 		if i.Addresses != nil {
 			out += ", addresses: " + prefixes(i.Addresses)
+		}
+		if i.VLANProtocol == packet.EtherQinQ {
+			out += ", vlan_protocol: 802.1ad"
+		} else if i.VLANProtocol != 0 {
+			out += ", vlan_protocol: 802.1q"
 		}
 		return out + "}"
 	})

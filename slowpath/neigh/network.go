@@ -34,6 +34,7 @@ type Interface struct {
 	MAC       [6]byte        // zero: as learned; of a VLAN its parent's
 	MTU       int            // in bytes of IP datagram; 0: as learned, or 1500
 	Addresses []netip.Prefix // none: as learned
+	TPID      uint16         // of a VLAN, its tag's EtherType; 0: as learned, or 802.1Q
 }
 
 // Route is a route by a gateway, or on-link through an interface.
@@ -101,6 +102,9 @@ func (o *Interface) apply(i *nexthop.Interface) {
 	}
 	if len(o.Addresses) > 0 {
 		i.Addrs = o.Addresses
+	}
+	if o.TPID != 0 {
+		i.TPID[max(1, i.VLANs)-1] = o.TPID
 	}
 }
 

@@ -95,6 +95,36 @@ func TestFromConfig(t *testing.T) {
 	}
 }
 
+// 802.1ad tags where the configuration says so, also on top of others.
+func TestVLANProtocol(t *testing.T) {
+	n := example()
+	n.Interfaces[1].TPID = 0x88a8 // eth1.7
+	for _, row := range []struct {
+		stake string
+		inner uint16
+		want  string
+	}{
+		{"a service tag, and by default a customer's in it", 0, "eth1.7.8 port 1 tag 0x88a8:7 tag 0x8100:8 to 020000000811 mtu 1400"},
+		{"two service tags", 0x88a8, "eth1.7.8 port 1 tag 0x88a8:7 tag 0x88a8:8 to 020000000811 mtu 1400"},
+	} {
+		n.Interfaces[0].TPID = row.inner
+		table, err := FromConfig([]string{"eth0", "eth1"}, n)
+		if got := leads(table, "10.0.8.11"); err != nil || got != row.want {
+			t.Errorf("%s: %s, %v; want %s", row.stake, got, err, row.want)
+		}
+		v := view{links: map[int]*link{1: {name: "eth1", index: 1, mac: mac(1, 1), mtu: 1400, up: true}, 2: {name: "eth0", index: 2, up: true}}}
+		live, err := v.table(1, newPlaces([]string{"eth0", "eth1"}), &n)
+		if got := leads(live, "10.0.8.11"); err != nil || got != row.want {
+			t.Errorf("%s, on a running node: %s, %v; want %s", row.stake, got, err, row.want)
+		}
+	}
+	v := known()
+	table, err := v.table(1, newPlaces([]string{"eth0", "eth1"}), &Network{Interfaces: []Interface{{Name: "inner", TPID: 0x88a8}}})
+	if got, want := leads(table, "10.0.8.11"), "inner port 1 tag 0x88a8:7 tag 0x88a8:8 to 020000000811 mtu 1500"; err != nil || got != want {
+		t.Errorf("a VLAN of the kernel's, overridden: %s, %v; want %s", got, err, want)
+	}
+}
+
 func TestFromConfigErrors(t *testing.T) {
 	n := Network{
 		Interfaces: []Interface{{Name: "eth0", Addresses: []netip.Prefix{prefix("10.0.1.1/24")}}, {Name: "eth9.5"}, {Name: "eth0.4095"}},

@@ -29,7 +29,7 @@ network:
     - {name: eth0.200, addresses: []}
     - {name: eth0.200.7, addresses: [10.1.7.1/24]}
     - {name: eth1.300, addresses: [10.2.0.1/24, "fd02::1/64"]}
-    - {name: eth1.400, addresses: []}
+    - {name: eth1.400, addresses: [], vlan_protocol: 802.1ad}
     - {name: eth1.400.4094, addresses: [10.2.7.1/24]}
   routes:
     - {to: 10.9.0.0/16, via: 10.1.7.254}
@@ -72,9 +72,9 @@ services:
 			answered: toClient.VLAN(100).IP6("2001:db8::10", "fd01::10").TTL(63).UDP(80, 40000).Payload(inVLAN).Bytes(),
 		},
 		{
-			stake:    "two tags on either side (QinQ), by a gateway",
+			stake:    "two tags on either side, towards the server by 802.1ad (QinQ), by a gateway",
 			request:  ask(fromClient.Tag(service, 200).Tag(customer, 7).IP4("10.9.0.10", "203.0.113.11")),
-			asked:    toServer.VLAN(400).VLAN(4094).IP4("10.9.0.10", "10.2.7.10").TTL(63).UDP(40000, 8080).Payload(inVLAN).Bytes(),
+			asked:    toServer.Tag(service, 400).Tag(customer, 4094).IP4("10.9.0.10", "10.2.7.10").TTL(63).UDP(40000, 8080).Payload(inVLAN).Bytes(),
 			answer:   fromServer.Tag(service, 400).Tag(customer, 4094).IP4("10.2.7.10", "10.9.0.10").UDP(8080, 40000).Payload(inVLAN).Bytes(),
 			answered: toClient.VLAN(200).VLAN(7).IP4("203.0.113.11", "10.9.0.10").TTL(63).UDP(80, 40000).Payload(inVLAN).Bytes(),
 		},
@@ -93,7 +93,7 @@ services:
 		{
 			stake:   "no tag in, two out around a tunnel",
 			request: ask(fromClient.IP4("10.1.0.10", "203.0.113.13").DF()),
-			asked: toServer.VLAN(400).VLAN(4094).IP4("10.2.7.1", "10.2.7.10").TTL(63).DF().
+			asked: toServer.Tag(service, 400).Tag(customer, 4094).IP4("10.2.7.1", "10.2.7.10").TTL(63).DF().
 				Encap(packettest.Eth(serverMAC, directorMAC1).IP4("10.1.0.10", "203.0.113.13").TTL(63).DF().UDP(40000, 80).Payload(inVLAN)).Bytes(),
 		},
 	} {
