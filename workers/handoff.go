@@ -86,7 +86,7 @@ func (w *Worker) readInbox(in *Inbox, now clock.Ticks) (busy bool) {
 		}
 		f[0].Len = uint32(copy(f[0].Chunk[f[0].Off:], data))
 		if l.send {
-			w.tx[l.port] = append(w.tx[l.port], f[0])
+			*w.tx[l.port].next() = f[0]
 			w.counters.Originated++
 		} else {
 			k := w.take(&f[0], int(l.port))

@@ -21,6 +21,21 @@ import (
 	"github.com/sluice-lb/sluice/slowpath"
 )
 
+// outbox is what is to be sent by a port, MaxBatch frames at most between two
+// calls of transmit.
+type outbox struct {
+	n      uint
+	frames [fastpath.MaxBatch]rings.Frame
+}
+
+// next returns the place of the next frame.
+func (o *outbox) next() *rings.Frame {
+	o.n++
+	return &o.frames[(o.n-1)%fastpath.MaxBatch]
+}
+
+func (o *outbox) all() []rings.Frame { return o.frames[:o.n] }
+
 // Config is what a Worker needs for its life.
 type Config struct {
 	ID        int
@@ -52,11 +67,11 @@ type Worker struct {
 	snap     *lb.Snapshot
 	hops     *nexthop.Table
 	batch    fastpath.Batch
-	frames   []rings.Frame   // received
-	spare    []rings.Frame   // to be given back
-	tx       [][]rings.Frame // to be sent, by port
-	inboxes  []*Inbox        // from the other workers and from the slow path
-	peers    []peer          // the other workers' ends, by worker
+	frames   []rings.Frame // received
+	spare    []rings.Frame // to be given back
+	tx       []outbox      // by port
+	inboxes  []*Inbox      // from the other workers and from the slow path
+	peers    []peer        // the other workers' ends, by worker
 	requests chan request
 	asked    atomic.Int32 // requests that wait
 	wake     wakeup
@@ -74,10 +89,7 @@ func New(c Config) (*Worker, error) {
 	w.pipe = fastpath.New(fastpath.Config{Worker: c.ID, Conns: c.Conns, Templates: c.Templates, Random: c.Random, Steering: c.Steering, Roles: c.Roles, ICMP: c.ICMP})
 	w.frames = make([]rings.Frame, c.Batch)
 	w.spare = make([]rings.Frame, 0, fastpath.MaxBatch)
-	w.tx = make([][]rings.Frame, len(c.Ports))
-	for i := range w.tx {
-		w.tx[i] = make([]rings.Frame, 0, fastpath.MaxBatch)
-	}
+	w.tx = make([]outbox, len(c.Ports))
 	w.lastTick = clock.TicksAt(c.Clock.Now())
 	if err := w.wake.open(); err != nil {
 		return nil, err
@@ -146,13 +158,13 @@ func (w *Worker) process(now clock.Ticks) {
 	w.pipe.Process(&w.batch, now)
 	for i := range w.batch.Pkts[:w.batch.N] {
 		k := &w.batch.Pkts[i]
-		f := rings.Frame{Chunk: k.Chunk, Off: k.Off, Len: k.Len, ID: k.ID}
 		if k.Verdict == fastpath.Forward {
-			w.tx[k.Out] = append(w.tx[k.Out], f)
+			f := w.tx[k.Out].next()
+			f.Chunk, f.Off, f.Len, f.ID = k.Chunk, k.Off, k.Len, k.ID
 			continue
 		}
 		w.exception(k)
-		w.spare = append(w.spare, f)
+		w.spare = append(w.spare, rings.Frame{Chunk: k.Chunk, Off: k.Off, Len: k.Len, ID: k.ID})
 	}
 	if len(w.spare) > 0 {
 		w.Ports[0].Release(w.spare)
@@ -167,7 +179,8 @@ func (w *Worker) process(now clock.Ticks) {
 // full ring did not take, even after what was sent had been reclaimed: they
 // are dropped.
 func (w *Worker) transmit() (lost int) {
-	for i, frames := range w.tx {
+	for i := range w.tx {
+		frames := w.tx[i].all()
 		if len(frames) == 0 {
 			continue
 		}
@@ -181,7 +194,7 @@ func (w *Worker) transmit() (lost int) {
 			lost += len(rest)
 			port.Release(rest)
 		}
-		w.tx[i] = frames[:0]
+		w.tx[i].n = 0
 	}
 	return lost
 }

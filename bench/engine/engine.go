@@ -288,7 +288,7 @@ func (r *Rig) rewind(by, n int) {
 func (r *Rig) writeRequest(i, flow int, templates [2]*pktgen.Template) {
 	f := r.network.family(flow)
 	client := pktgen.Client(flow, f == 1)
-	r.lap.memory.lens[i] = uint16(templates[f].Len())
+	r.lap.memory.frames[i].Len = uint32(templates[f].Len())
 	templates[f].Write(r.lap.frame(i), &client, &r.network.vips[f])
 }
 
@@ -296,7 +296,7 @@ func (r *Rig) writeRequest(i, flow int, templates [2]*pktgen.Template) {
 func (r *Rig) writeReply(i, flow int) {
 	f := r.network.family(flow)
 	client := pktgen.Client(flow, f == 1)
-	r.lap.memory.lens[i] = uint16(r.packets[f].Len())
+	r.lap.memory.frames[i].Len = uint32(r.packets[f].Len())
 	r.packets[f].Write(r.lap.frame(i), &r.network.servers[f][r.servers[flow]], &client)
 }
 

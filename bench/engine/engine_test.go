@@ -72,7 +72,7 @@ func TestEveryPacketIsForwarded(t *testing.T) {
 						t.Fatal(err)
 					}
 					for i := range r.Len() {
-						checkSent(t, r, r.lap.memory.chunk(r.lap.order[i]), int(r.lap.memory.lens[i]))
+						checkSent(t, r, r.lap.memory.chunk(r.lap.order[i]), int(r.lap.memory.frames[i].Len))
 					}
 					if err := r.Refill(); err != nil {
 						t.Fatal(err)

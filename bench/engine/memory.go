@@ -20,9 +20,9 @@ const Frames = 1 << 14
 
 // Memory is the frames' memory, 2 KiB each. It is used by one Rig at a time.
 type Memory struct {
-	mem   []byte
-	lens  []uint16 // of the frames, in the order of their use
-	order []uint32 // the chunks in the order of their use, which no prefetcher foresees
+	mem    []byte
+	frames []rings.Frame // in that order, as they arrive; Len is the writer's
+	order  []uint32      // the chunks in the order of their use, which no prefetcher foresees
 }
 
 // NewMemory maps memory for so many frames, in huge pages where the kernel has
@@ -37,7 +37,11 @@ func NewMemory(frames int) (*Memory, error) {
 	for i := 0; i < size; i += frameSize {
 		mem[i] = 0 // have the page now
 	}
-	return &Memory{mem, make([]uint16, frames), pktgen.Shuffled(frames, 2)}, nil
+	m := &Memory{mem: mem, order: pktgen.Shuffled(frames, 2)}
+	for _, id := range m.order {
+		m.frames = append(m.frames, rings.Frame{Chunk: m.chunk(id), Off: rings.Headroom, ID: id})
+	}
+	return m, nil
 }
 
 // Close gives the memory back.
