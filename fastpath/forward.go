@@ -110,7 +110,7 @@ func (p *Pipeline) countAnswer(k *Packet, v Verdict) {
 	if k.Info.Family == 6 {
 		header, longest = packet.IPv6Len+packet.ICMPLen, minMTU6
 	}
-	p.tally(p.conns.At(id).Real, true, uint64(min(header+int(k.Info.End-k.Info.L3), longest)))
+	p.tally(p.conns.At(id).Real, true, uint64(min(header+k.Info.Len(), longest)))
 }
 
 // toDestination sends a packet to where its client addressed it: it belongs to
@@ -208,7 +208,7 @@ func (p *Pipeline) passable(k *Packet, how lb.Forward, outer6 bool) (v Verdict, 
 // outer packet may be fragmented.
 func (p *Pipeline) fits(k *Packet, mtu int, free bool) (v Verdict, ok bool) {
 	in := &k.Info
-	if int(in.End-in.L3) <= mtu {
+	if in.Len() <= mtu {
 		return Forward, true
 	}
 	if in.Family == 4 && (in.Flags&packet.FlagDF == 0 || free || !k.Reply && quotes(k)) {

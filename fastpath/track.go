@@ -72,7 +72,7 @@ func (p *Pipeline) routed(k *Packet) Verdict {
 // count adds k to the counters of its server and service (K-STAT-1): IP bytes
 // as received, in either direction.
 func (p *Pipeline) count(k *Packet, real uint32, out bool) {
-	p.tally(real, out, uint64(k.Info.End-k.Info.L3))
+	p.tally(real, out, uint64(k.Info.Len()))
 }
 
 // tally counts a packet of that many bytes.

@@ -149,8 +149,8 @@ func (p *Path) report(m *Meta, frame []byte, in *packet.Info, now int64) Fate {
 	p.ident++
 	const ip = headroom + packet.EthernetLen
 	p.answer = rewrite.ICMPError(p.answer[:ip], in, frame, from, kind, code, mtu, p.ident)
-	made := packet.Info{Family: in.Family, L3: packet.EthernetLen, End: uint16(len(p.answer) - headroom)}
-	f := rewrite.Frame{Chunk: p.answer, Off: headroom, Len: uint32(made.End)}
+	made := packet.Info{Family: in.Family, L3: packet.EthernetLen, End: uint32(len(p.answer) - headroom)}
+	f := rewrite.Frame{Chunk: p.answer, Off: headroom, Len: made.End}
 	if !rewrite.Link(&f, &made, hop) {
 		p.countError(ErrorLost)
 		return Unanswered

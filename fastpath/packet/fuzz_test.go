@@ -68,14 +68,14 @@ func checkInfo(t *testing.T, r Result, in *Info, frame []byte) {
 	switch r {
 	case Parsed, ICMP, ICMPError, IPsec, OtherProto, Fragment:
 		l3 := map[uint8]int{4: IPv4Len, 6: IPv6Len}[in.Family]
-		if l3 == 0 || int(in.L3)+l3 > int(in.L4) || in.L4 > in.End {
+		if l3 == 0 || int(in.L3)+l3 > int(in.L4) || uint32(in.L4) > in.End {
 			t.Errorf("%v: offsets are out of order in %+v", r, *in)
 		}
 		if in.Family == 4 != in.Src.Is4() || in.Family == 4 != in.Dst.Is4() {
 			t.Errorf("%v: IPv%d with %v and %v", r, in.Family, in.Src, in.Dst)
 		}
 	}
-	if r == Parsed && int(in.End-in.L4) < 4 {
+	if r == Parsed && int(in.End)-int(in.L4) < 4 {
 		t.Errorf("parsed without room for ports: %+v", *in)
 	}
 	if r != Parsed && r != Fragment && (in.SrcPort != 0 || in.DstPort != 0 || in.TCPFlags != 0) {

@@ -29,7 +29,7 @@ func parse6(frame []byte, at int, in *Info) Result {
 		return Truncated
 	}
 	addresses6(h, in)
-	in.End = uint16(end)
+	in.End = uint32(end)
 	if badAddresses6(in) {
 		return BadAddress
 	}

@@ -8,21 +8,25 @@ package packet
 
 import "github.com/sluice-lb/sluice/lb/flow"
 
-// MaxFrame is the longest frame that Parse takes, in bytes: every offset into
-// it fits 16 bits.
-const MaxFrame = 1<<16 - 1
+// MaxFrame is the longest frame that Parse takes, in bytes: the largest IPv6
+// datagram behind two VLAN tags. Offsets of headers fit 16 bits all the same.
+const MaxFrame = EthernetLen + MaxTags*TagLen + IPv6Len + MaxPayload
+
+// MaxPayload is the most that an IP header can say follows it, in bytes; in
+// IPv4 that counts the header itself.
+const MaxPayload = 1<<16 - 1
 
 // MaxTags is how many VLAN tags are looked behind.
 const MaxTags = 2
 
-// Info is what Parse found, in 56 bytes. Offsets count bytes from the frame's
+// Info is what Parse found, in 60 bytes. Offsets count bytes from the frame's
 // first; those that were not reached are 0. Ports are in host order.
 type Info struct {
 	Src, Dst         flow.Addr
 	SrcPort, DstPort uint16          // TCP, UDP, SCTP
+	End              uint32          // end of the IP datagram: Ethernet padding is behind it
 	L3               uint16          // where the IP header is
 	L4               uint16          // where the transport header is, or what follows the IP headers
-	End              uint16          // end of the IP datagram: Ethernet padding is behind it
 	Frag             uint16          // where the IPv6 fragment header is; 0: none
 	Family           uint8           // 4 or 6; 0: not IP
 	Proto            uint8           // transport protocol, behind extension headers
@@ -114,6 +118,9 @@ func (in *Info) FlowProto() uint8 {
 	}
 	return in.Proto
 }
+
+// Len returns the IP datagram's length in bytes.
+func (in *Info) Len() int { return int(in.End) - int(in.L3) }
 
 // Malformed says whether the host would drop the frame too.
 func (r Result) Malformed() bool { return r >= Truncated }

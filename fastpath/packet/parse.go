@@ -35,7 +35,7 @@ func Parse(frame []byte, in *Info) Result {
 	binary.LittleEndian.PutUint64(in.Dst[:], 0)
 	mapped(&in.Dst, binary.LittleEndian.Uint32(h[30:]))
 	in.SrcPort, in.DstPort = be.Uint16(h[34:]), be.Uint16(h[36:])
-	in.L3, in.L4, in.End, in.Frag = EthernetLen, EthernetLen+IPv4Len, uint16(EthernetLen+total), 0
+	in.L3, in.L4, in.End, in.Frag = EthernetLen, EthernetLen+IPv4Len, uint32(EthernetLen+total), 0
 	in.Family, in.Proto, in.TTL, in.VLANs = 4, h[23], h[22], 0
 	in.VLAN = [MaxTags]uint16{}
 	in.TOS, in.Event, in.TCPFlags, in.Flags = h[15], 0, 0, Flags(h[20]>>6&1)*FlagDF
@@ -123,7 +123,7 @@ func parse4(frame []byte, at int, in *Info) Result {
 	}
 	l4, end := at+hlen, at+total
 	addresses4(h, in)
-	in.L4, in.End = uint16(l4), uint16(end)
+	in.L4, in.End = uint16(l4), uint32(end)
 	if badSource4(h) {
 		return BadAddress
 	}

@@ -61,6 +61,12 @@ func TestParse(t *testing.T) {
 		{"UDP, padded", ip4.UDP(65535, 53).Payload([]byte("query")).Pad(60), info4(func(in *packet.Info) {
 			in.SrcPort, in.DstPort, in.End, in.Proto = 65535, 53, 47, 17
 		})},
+		{"the largest datagram of IPv4", ip4.UDP(1, 2).Payload(make([]byte, 65535-28)), info4(func(in *packet.Info) {
+			in.SrcPort, in.DstPort, in.End, in.Proto = 1, 2, 14+65535, 17
+		})},
+		{"and of IPv6", ip6.UDP(1, 2).Payload(make([]byte, 65535-8)), info6(func(in *packet.Info) {
+			in.SrcPort, in.DstPort, in.End, in.Proto = 1, 2, 54+65535, 17
+		})},
 		{"IPv4 options", ip4.Options(1, 1, 1, 0).TCP(1000, 80, 0), info4(func(in *packet.Info) {
 			in.SrcPort, in.DstPort, in.L4, in.End, in.Proto, in.Event, in.Flags = 1000, 80, 38, 58, 6, packet.EventNone, packet.FlagOptions
 		})},

@@ -1,5 +1,9 @@
 package packet
 
+// lastQuote is the last byte at which a quote may begin: far behind all that may
+// stand before one, and so that offsets into its headers fit 16 bits.
+const lastQuote = 1 << 15
+
 // ParseQuoted reads the datagram that an ICMP error quotes, between bytes at
 // (outer.L4+ICMPLen) and end (outer.End) of the frame, into in; in.End is
 // where the quote ends. A quote is cut short and routers touch it, so neither
@@ -12,10 +16,10 @@ package packet
 // not the datagram's first part, so there are no ports.
 func ParseQuoted(frame []byte, at, end int, in *Info) Result {
 	*in = Info{}
-	if at < 0 || end > len(frame) || end > MaxFrame || at >= end {
+	if at < 0 || at > lastQuote || end > len(frame) || end > MaxFrame || at >= end {
 		return Truncated
 	}
-	in.L3, in.End = uint16(at), uint16(end)
+	in.L3, in.End = uint16(at), uint32(end)
 	switch frame[at] >> 4 {
 	case 4:
 		return quoted4(frame[:end], at, in)
@@ -38,7 +42,7 @@ func quoted4(frame []byte, at int, in *Info) Result {
 	}
 	addresses4(h, in)
 	if total < len(h) {
-		in.End = uint16(at + total)
+		in.End = uint32(at + total)
 	}
 	if hlen > len(h) {
 		return Truncated
@@ -63,7 +67,7 @@ func quoted6(frame []byte, at int, in *Info) Result {
 	in.Family = 6
 	addresses6(h, in)
 	if total := IPv6Len + h.PayloadLen(); total < len(h) {
-		in.End = uint16(at + total)
+		in.End = uint32(at + total)
 	}
 	if badAddresses6(in) {
 		return BadAddress

@@ -35,7 +35,7 @@ func ICMPOut(f *Frame, in, quoted *packet.Info, virtual *flow.Addr, vport uint16
 
 // ICMPRight says whether the checksum of an ICMP or ICMPv6 message is right.
 func ICMPRight(f *Frame, in *packet.Info) bool {
-	return icmpSum(f.Chunk[f.Off:f.Off+uint32(in.End)], in) == 0
+	return icmpSum(f.Chunk[f.Off:f.Off+in.End], in) == 0
 }
 
 // icmpSum is the checksum of the message of b, including the checksum in it.

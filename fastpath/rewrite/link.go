@@ -39,7 +39,7 @@ func shift(f *Frame, in *packet.Info, n int) bool {
 	}
 	f.Off = uint32(int(f.Off) - by)
 	f.Len = uint32(int(f.Len) + by)
-	in.L3, in.L4, in.End = uint16(n), uint16(int(in.L4)+by), uint16(int(in.End)+by)
+	in.L3, in.L4, in.End = uint16(n), uint16(int(in.L4)+by), uint32(int(in.End)+by)
 	if in.Frag != 0 {
 		in.Frag = uint16(int(in.Frag) + by)
 	}

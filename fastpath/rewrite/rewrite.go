@@ -27,7 +27,7 @@ type Frame struct {
 
 // bytes returns the packet, cut behind the IP datagram that in describes.
 func (f *Frame) bytes(in *packet.Info) []byte {
-	f.Len = uint32(in.End)
+	f.Len = in.End
 	return f.Chunk[f.Off : f.Off+f.Len]
 }
 

@@ -59,11 +59,11 @@ func NewEncap(real *lb.Real, pmtuDisc bool, seed flow.Seed) Encap {
 //
 // in describes the outer packet afterwards. Wrap returns false, with nothing
 // changed, if the chunk has no headroom for the new headers and Ethernet's
-// before them, or the datagram would be longer than IP allows.
+// before them, or the datagram would be longer than 65,535 bytes.
 func (e *Encap) Wrap(f *Frame, in *packet.Info, src *flow.Addr, id uint16) bool {
-	inner, overhead := uint32(in.End-in.L3), uint32(e.Overhead)
+	inner, overhead := uint32(in.Len()), uint32(e.Overhead)
 	at := f.Off + uint32(in.L3) // of the inner header, in the chunk
-	if at < overhead+packet.EthernetLen || inner+overhead+packet.EthernetLen > packet.MaxFrame {
+	if at < overhead+packet.EthernetLen || inner+overhead > packet.MaxPayload {
 		return false
 	}
 	hop(f.bytes(in), in, 0)
@@ -71,7 +71,7 @@ func (e *Encap) Wrap(f *Frame, in *packet.Info, src *flow.Addr, id uint16) bool 
 	f.Len = packet.EthernetLen + overhead + inner
 	out := packet.Info{
 		Src: *src, Dst: e.dst, Family: 6, Proto: packet.ProtoIPv4, TTL: in.TTL - 1, TOS: outerTOS(in.TOS),
-		L3: packet.EthernetLen, L4: packet.EthernetLen + packet.IPv6Len, End: uint16(f.Len),
+		L3: packet.EthernetLen, L4: packet.EthernetLen + packet.IPv6Len, End: f.Len,
 	}
 	if in.Family == 6 {
 		out.Proto = packet.ProtoIPv6
@@ -86,7 +86,7 @@ func (e *Encap) Wrap(f *Frame, in *packet.Info, src *flow.Addr, id uint16) bool 
 	case lb.GRE:
 		e.gre(b[out.L4:], in, &out)
 	}
-	h, payload := b[out.L3:], out.End-out.L4
+	h, payload := b[out.L3:], uint16(out.End-uint32(out.L4))
 	if e.v4 {
 		if e.df {
 			out.Flags = in.Flags & packet.FlagDF

@@ -234,8 +234,8 @@ func TestWrapRefuses(t *testing.T) {
 		{"and for GUE in IPv6", small, 51, dip6, rip6, gue},
 		{"and for GRE", small, 23, dip, rip, gre},
 		{"and for GRE with checksum", small, 27, dip, rip, greSum},
-		{"longer than a frame may be", long(65535 - 14 - 40 + 1), 256, dip6, rip6, ipip},
-		{"longer than that by GRE's header", long(65535 - 14 - 24 + 1), 256, dip, rip, gre},
+		{"longer than a datagram may be", long(65535 - 40 + 1), 256, dip6, rip6, ipip},
+		{"longer than that by GRE's header", long(65535 - 24 + 1), 256, dip, rip, gre},
 	}
 	for _, tt := range tests {
 		f := place(tt.frame, tt.room)
@@ -254,8 +254,8 @@ func TestWrapRefuses(t *testing.T) {
 			t.Errorf("just enough headroom for %v in IPv4 is refused", tunnels[i])
 		}
 	}
-	f := place(long(65535-14-24), 256)
-	if !encap(gre, addr(rip), true).Wrap(f, parsed(t, content(f)), addr(dip), 1) || f.Len != packet.MaxFrame {
+	f := place(long(65535-24), 256)
+	if !encap(gre, addr(rip), true).Wrap(f, parsed(t, content(f)), addr(dip), 1) || f.Len != 14+65535 {
 		t.Error("the longest datagram for GRE is refused")
 	}
 }

@@ -172,6 +172,19 @@ func (p Packet) Fragment(offset int, more bool, id uint32) Packet {
 	return p.Ext(44, h)
 }
 
+// Parts returns the fragments of the packet, its transport segment cut at these
+// offsets, multiples of 8.
+func (p Packet) Parts(id uint32, at ...int) (parts []Packet) {
+	segment, begin := p.segment(), 0
+	for _, end := range append(slices.Clip(at), len(segment)) {
+		q := p.Fragment(begin, end < len(segment), id)
+		q.head, q.payload = nil, segment[begin:end]
+		parts = append(parts, q)
+		begin = end
+	}
+	return parts
+}
+
 // TCP adds a TCP header of 20 bytes: sequence number 1000, window 64240.
 func (p Packet) TCP(sport, dport uint16, flags uint8) Packet {
 	h := make([]byte, 20)
