@@ -49,7 +49,7 @@ func (p *Pipeline) toServer(k *Packet, quoted *packet.Info, c *conn.Conn) Verdic
 		return v
 	}
 	if k.Hop.State == nexthop.Unresolved {
-		if k.Direct = how == lb.DR; !k.Direct {
+		if k.Held = (Held{Flow: k.Flow, Direct: how == lb.DR}); !k.Direct {
 			k.Virtual, k.VirtualPort = c.Virtual, c.VirtualPort // NAT and a tunnel hide them
 		}
 	}
@@ -139,6 +139,19 @@ func (p *Pipeline) toClient(k *Packet, c *conn.Conn) Verdict {
 		rewrite.Forward(&k.Frame, &k.Info)
 	}
 	return p.out(k, &c.Client)
+}
+
+// onward sends what the host itself sent, and no connection has, on its way.
+func (p *Pipeline) onward(k *Packet) Verdict {
+	in := &k.Info
+	k.Reply, k.Held = true, Held{}
+	p.along(k, p.hops.Lookup(&in.Dst), &in.Dst, &conn.Conn{Client: in.Dst, Virtual: in.Src, ClientPort: in.DstPort, VirtualPort: in.SrcPort, Proto: in.Proto})
+	if k.Hop.State == nexthop.Reachable || k.Hop.State == nexthop.Unresolved {
+		if v := p.out(k, &in.Dst); v != Pass {
+			return v
+		}
+	}
+	return DropLocalServer
 }
 
 // self is the way to a loopback address.

@@ -56,7 +56,7 @@ func (r *rig) own(p packettest.Packet) string {
 }
 
 // The answers of the host's stack are translated back and keep their TTL; what
-// has no connection does not go back to the host.
+// has no connection goes where the host sent it, as it is.
 func TestLocalAnswers(t *testing.T) {
 	r := newRig(t, options{}, service("tcp 10.0.1.100:80 rr", "nat 10.0.2.1:8080 1"), service("udp 10.0.1.100:53 rr", "nat 10.0.2.1:53 1"))
 	r.steps(
@@ -64,6 +64,7 @@ func TestLocalAnswers(t *testing.T) {
 		step{"by UDP", in(fromClient().IP4(client, vip).UDP(1000, 53)), "passed"},
 	)
 	host := packettest.Eth("02:00:00:00:00:99", "02:00:00:00:00:99")
+	closed := host.IP4(client, "10.0.2.1").UDP(1000, 53)
 	for _, row := range []struct {
 		stake string
 		p     packettest.Packet
@@ -76,16 +77,20 @@ func TestLocalAnswers(t *testing.T) {
 		{"whole", host.IP4("10.0.2.1", client).TCP(8080, 1000, ackFlag), "csum=ok"},
 		{"UDP", host.IP4("10.0.2.1", client).UDP(53, 1000), "10.0.1.100:53 > 10.0.1.10:1000 UDP"},
 		{"to the client's MAC", host.IP4("10.0.2.1", client).UDP(53, 1000), "> " + clientMAC},
-		{"of no connection", host.IP4("10.0.2.1", client).TCP(8080, 1001, ackFlag), "local_server"},
-		{"not IPVS's", host.IP4("10.0.2.1", client).ICMP4(8, 0, 0), "local_server"},
-		{"of no family", host.IP6("fd00:2::1", client6).TCP(8080, 1001, ackFlag), "local_server"},
+		{"a server's that clients also ask directly", host.IP4("10.0.2.1", client).TTL(1).TCP(8080, 1001, ackFlag), "> " + clientMAC + " IP ttl=1 id=0x0000 10.0.2.1:8080 > 10.0.1.10:1001"},
+		{"not IPVS's", host.IP4("10.0.2.1", client).ICMP4(8, 0, 0), "10.0.2.1 > 10.0.1.10 ICMP(1) type=8"},
+		{"of no family", host.IP6("fd00:2::1", client6).TCP(8080, 1001, ackFlag), "[fd00:2::1]:8080 > [fd00:1::10]:1001"},
+		{"to the host", host.IP4("10.0.2.1", "10.0.1.1").TCP(8080, 9, ackFlag), "local_server"},
+		{"no port is closed to the client", host.IP4("10.0.2.1", client).ICMP4(3, 3, 0).Quote(closed, 28), "ttl=64 id=0x0000 10.0.1.100 > 10.0.1.10 ICMP(1) type=3 code=3"},
+		{"that quotes what the client sent", host.IP4("10.0.2.1", client).ICMP4(3, 3, 0).Quote(closed, 28), "10.0.1.10:1000 > 10.0.1.100:53"},
+		{"an error of no connection", host.IP4("10.0.2.1", client).ICMP4(3, 3, 0).Quote(host.IP4(client, "10.0.2.1").UDP(1001, 53), 28), "10.0.2.1 > 10.0.1.10 ICMP(1) type=3 code=3"},
 	} {
 		if got := r.own(row.p); !strings.Contains(got, row.want) || strings.Contains(got, "ipcsum=BAD") {
 			t.Errorf("%s: %s, want %s", row.stake, got, row.want)
 		}
 	}
-	if got := r.counters("10.0.2.1"); got.OutPackets != 7 {
-		t.Errorf("%d answers are counted, want 7", got.OutPackets)
+	if got := r.counters("10.0.2.1"); got.OutPackets != 9 {
+		t.Errorf("%d answers and errors are counted, want 9", got.OutPackets)
 	}
 	// ICMP errors about it go the same way.
 	answer := packettest.Eth(clientMAC, frontMAC).IP4(vip, client).TCP(80, 1000, ackFlag)
@@ -93,6 +98,28 @@ func TestLocalAnswers(t *testing.T) {
 	k := &r.batch.Pkts[0]
 	if got := packettest.Describe(k.Chunk[k.Off : k.Off+k.Len]); !strings.Contains(got, "10.0.1.10 > 10.0.2.1 ") || !strings.Contains(got, "10.0.2.1:8080 >") || !strings.Contains(got, "ttl=64") {
 		t.Errorf("the host gets %s, want it translated", got)
+	}
+}
+
+// Those of DR and TUN stay as they are, and are accounted: without them the
+// director would take the connection for one whose answers it does not see
+// (K-CONN-4).
+func TestLocalDirectAnswers(t *testing.T) {
+	host := packettest.Eth("02:00:00:00:00:99", "02:00:00:00:00:99")
+	for _, server := range []string{"dr 10.0.2.1:80 1", "tun 10.0.2.1:80 1", "dr 127.0.0.1:80 1"} {
+		r := newRig(t, options{}, service("tcp 10.0.1.100:80 rr", server))
+		r.steps(step{server, syn(1000), "passed"})
+		const want = "ttl=64 id=0x0000 10.0.1.100:80 > 10.0.1.10:1000 TCP [R]"
+		if got := r.own(host.IP4(vip, client).TCP(80, 1000, rstFlag)); !strings.Contains(got, want) || !strings.Contains(got, "> "+clientMAC) {
+			t.Errorf("%s: its answer leaves as %s, want %s", server, got, want)
+		}
+		if l := r.list(); len(l) != 1 || !strings.Contains(l[0], "CLOSE 10s") {
+			t.Errorf("%s: connections %q, want one that the answer closed", server, l)
+		}
+		address, _, _ := strings.Cut(strings.Fields(server)[1], ":")
+		if got := r.counters(address).OutPackets; got != 1 {
+			t.Errorf("%s: %d answers are counted, want 1", server, got)
+		}
 	}
 }
 

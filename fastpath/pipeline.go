@@ -168,7 +168,11 @@ func (p *Pipeline) Process(b *Batch, now clock.Ticks) {
 	p.rewrite(b)  // NAT, DR or TUN, checksums adjusted in place, next hop's MAC
 	p.related(b)  // ICMP errors about connections
 	for i := range b.Pkts[:b.N] {
-		p.Counters[b.Pkts[i].Verdict]++
+		k := &b.Pkts[i]
+		if k.Verdict == Pass && k.Own {
+			k.Verdict = p.onward(k)
+		}
+		p.Counters[k.Verdict]++
 	}
 }
 
@@ -206,9 +210,6 @@ func (p *Pipeline) wanted(frame []byte, k *Packet) bool {
 	}
 	if k.Info.Family == 4 && !p.v4 || k.Info.Family == 6 && !p.v6 {
 		k.Verdict = Pass // no service of the family, no hooks (K-PATH-1)
-		if k.Own {
-			k.Verdict = DropLocalServer
-		}
 		return false
 	}
 	return true
@@ -239,9 +240,6 @@ func (p *Pipeline) unparsed(r packet.Result, frame []byte, k *Packet) Verdict {
 		return DropMalformed
 	case packet.BadChecksum:
 		return DropIPChecksum
-	}
-	if k.Own {
-		return DropLocalServer
 	}
 	if !p.isOurs(frame, k) {
 		return k.Verdict

@@ -85,6 +85,9 @@ func (p *Pipeline) scheduleError(b *Batch, at int, quoted, asked *packet.Info) V
 // relatedReply translates an error that a server or a router behind it sent
 // about a NAT connection, and counts it (K-ICMP-3).
 func (p *Pipeline) relatedReply(k *Packet, quoted *packet.Info, c *conn.Conn) Verdict {
+	if k.Own {
+		rewrite.Keep(&k.Frame, &k.Info)
+	}
 	k.Reply = true
 	p.along(k, p.hops.Lookup(&k.Info.Dst), &k.Info.Dst, c)
 	local := k.Hop.State == nexthop.Local // to the director itself: it stays here

@@ -25,7 +25,7 @@ func (p *Pipeline) miss(b *Batch, at int) {
 	k, in := &b.Pkts[at], &b.Pkts[at].Info
 	k.conn, k.Reply = 0, false
 	svc := p.service(k, in)
-	fromServer := svc == nil && p.snap.IsReal(&in.Src)
+	fromServer := svc == nil && (k.Own || p.snap.IsReal(&in.Src))
 	if svc == nil && !fromServer && in.FlowProto() == in.Proto {
 		k.Verdict = Pass
 		return
@@ -42,7 +42,7 @@ func (p *Pipeline) miss(b *Batch, at int) {
 	}
 	switch {
 	case k.Own:
-		k.Verdict = DropLocalServer // its connection is over
+		k.Verdict = Pass // its connection is over, or it never had one
 	case fromServer:
 		k.Verdict = p.strayReply(b, at)
 	case svc == nil:

@@ -37,7 +37,7 @@ const (
 	DropServerGone      // the connection's server was removed (K-CONN-10)
 	DropTableFull       // connections.max is reached
 	DropDefence         // drop_packet is at work (K-DEF-3)
-	DropLocalServer     // to a server that is the director itself, but by an address nobody outside may use, or from it without a connection (K-PATH-9)
+	DropLocalServer     // to a server that is the director itself, but by an address nobody outside may use, or from it by no interface of the node's (K-PATH-9)
 	DropNoCallID        // the persistence engine finds no Call-ID in it (K-PE-2)
 	DropSmallMTU        // the way to the server has less than IP's smallest MTU (K-FWD-MTU)
 	DropHeadroom        // no room in the frame for a tunnel's header

@@ -12,6 +12,7 @@ import (
 type Counters struct {
 	Received       uint64 // from the ports
 	HandedIn       uint64 // from other workers
+	FromHost       uint64 // from the host's own stack
 	Originated     uint64 // frames of the slow path's, given to a port
 	OriginatedLost uint64 // of these: the tx ring stayed full
 	NoFrame        uint64 // turns in which an inbox waited for a free frame
@@ -41,7 +42,8 @@ func (w *Worker) Report() Report {
 	return r
 }
 
-// Totals are the fates of all packets that a node has received:
+// Totals are the fates of all packets that a node has received, from the
+// network and from servers on the host itself:
 // Received = Transmitted + Passed + Held + the sum of Dropped.
 type Totals struct {
 	Received    uint64            `json:"received"`
@@ -69,7 +71,7 @@ func Sum(reports []Report, slow *slowpath.Counters) Totals {
 // add puts one worker's report into t. A packet handed over is counted by
 // the worker that it was handed to; on its way there it is held.
 func (t *Totals) add(r *Report) {
-	t.Received += r.Received
+	t.Received += r.Received + r.FromHost
 	t.Transmitted += r.Verdicts[fastpath.Forward]
 	t.Passed += r.Verdicts[fastpath.Pass]
 	t.Held += r.Verdicts[fastpath.Hold] + r.Verdicts[fastpath.Handoff] - r.HandedIn

@@ -13,8 +13,10 @@ const inboxBudget = fastpath.MaxBatch
 
 // letter is what a packet in an inbox is.
 type letter struct {
-	port uint16 // it came in by, or is to leave by
-	send bool   // a finished frame to send; else a packet to process
+	port   uint16 // it came in by, or is to leave by
+	send   bool   // a finished frame to send; else a packet to process
+	handed bool   // by another worker
+	own    bool   // what the host's own stack sent
 }
 
 // Inbox is where one producer leaves packets for one worker: a ring of copies.
@@ -44,7 +46,7 @@ func (in *Inbox) put(l letter, frame []byte) bool {
 // handOff gives k to the worker that owns its connection.
 func (w *Worker) handOff(k *fastpath.Packet) bool {
 	to := &w.peers[k.Owner]
-	if !to.inbox.put(letter{port: k.Port}, k.Chunk[k.Off:k.Off+k.Len]) {
+	if !to.inbox.put(letter{port: k.Port, handed: true, own: k.Own}, k.Chunk[k.Off:k.Off+k.Len]) {
 		return false
 	}
 	to.worker.Wake()
@@ -90,8 +92,11 @@ func (w *Worker) readInbox(in *Inbox, now clock.Ticks) (busy bool) {
 			w.counters.Originated++
 		} else {
 			k := w.take(&f[0], int(l.port))
-			k.Handed = true
-			w.counters.HandedIn++
+			if k.Handed, k.Own = l.handed, l.own; k.Handed {
+				w.counters.HandedIn++
+			} else {
+				w.counters.FromHost++
+			}
 		}
 		in.ring.Release()
 		busy = true

@@ -20,6 +20,7 @@ const (
 type Pool struct {
 	Workers []*Worker
 	slow    []*Inbox // by worker: what the slow path sends by it
+	host    *Inbox   // the first worker's: what the host's stack sends by it
 }
 
 // NewPool connects workers: each gets an inbox from every other and one from
@@ -39,7 +40,18 @@ func NewPool(workers []*Worker, frameSize int) *Pool {
 			from.peers = append(from.peers, peer{worker: to, inbox: in})
 		}
 	}
+	p.host = NewInbox(peerInboxSlots, frameSize)
+	workers[0].inboxes = append(workers[0].inboxes, p.host)
 	return p
+}
+
+// FromHost leaves a frame that the host's own stack sent for the worker whose
+// connection it belongs to: the first one hands it on. Only one goroutine may call it.
+// false: the inbox is full.
+func (p *Pool) FromHost(frame []byte) bool {
+	ok := p.host.put(letter{own: true}, frame)
+	p.Workers[0].Wake()
+	return ok
 }
 
 // Send leaves a finished Ethernet frame for worker to transmit on port. Only

@@ -180,6 +180,51 @@ func TestAnyQueue(t *testing.T) {
 	}
 }
 
+// What servers on the director itself answer finds its connection, whichever
+// worker has it, and is counted as received.
+func TestFromHost(t *testing.T) {
+	for _, server := range []string{"nat 10.0.2.1:8080 1", "dr 10.0.2.1:80 1"} {
+		b := newBench(t, 2, true, pathtest.Service("tcp 10.0.1.100:80 rr", server))
+		b.turn(2)
+		from, port := "10.0.2.1", uint16(8080)
+		if server[0] == 'd' {
+			from, port = pathtest.VIP, 80
+		}
+		answered := map[uint16]bool{}
+		for _, k := range b.kernels {
+			k.Wire = func(nic int, frame []byte) {
+				var in packet.Info
+				if packet.Parse(frame, &in); nic != 0 || in.Src.String() != pathtest.VIP || in.SrcPort != 80 {
+					t.Errorf("%s: port %d sends %s", server, nic, packettest.Describe(frame))
+				}
+				answered[in.DstPort] = true
+			}
+		}
+		const clients = 100
+		for client := uint16(1000); client < 1000+clients; client++ {
+			b.kernels[client%2].Arrive(0, pathtest.FromClient().IP4(pathtest.Client, pathtest.VIP).TCP(client, 80, packettest.SYN).Bytes())
+			b.turn(4)
+			answer := packettest.Eth("02:00:00:00:00:99", "02:00:00:00:00:98").IP4(from, pathtest.Client).TCP(port, client, packettest.SYN|packettest.ACK)
+			if !b.pool.FromHost(answer.Bytes()) {
+				t.Fatalf("%s: an empty inbox is full", server)
+			}
+			b.turn(4)
+		}
+		totals := b.totals()
+		if err := totals.adds(); err != nil {
+			t.Errorf("%s: %v", server, err)
+		}
+		if len(answered) != clients || totals.Received != 2*clients {
+			t.Errorf("%s: %d of %d answered, %d packets received, want %d", server, len(answered), clients, totals.Received, 2*clients)
+		}
+		for _, w := range b.pool.Workers {
+			if n := w.pipe.Counters[fastpath.Forward]; n < clients/4 {
+				t.Errorf("%s: worker %d sent %d answers: each has its own connections", server, w.ID, n)
+			}
+		}
+	}
+}
+
 // Full inboxes and rings drop packets under a name of their own, and nothing
 // else breaks.
 func TestOverflowsAreCounted(t *testing.T) {
