@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-lb/sluice/rings"
 	"github.com/sluice-lb/sluice/rings/xdpprog"
 	"github.com/sluice-lb/sluice/slowpath"
+	"github.com/sluice-lb/sluice/slowpath/punt"
 )
 
 var repository = os.DirFS("..")
@@ -176,8 +177,10 @@ func TestCountersAreExplained(t *testing.T) {
 	for r := range xdpprog.Reasons {
 		explained(r.String())
 	}
-	for field := range reflect.TypeFor[rings.PortStats]().Fields() {
-		explained(field.Tag.Get("json"))
+	for _, counters := range []reflect.Type{reflect.TypeFor[rings.PortStats](), reflect.TypeFor[punt.Counters]()} {
+		for field := range counters.Fields() {
+			explained(field.Tag.Get("json"))
+		}
 	}
 }
 

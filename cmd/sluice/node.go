@@ -38,6 +38,7 @@ type node struct {
 	templates *conn.Templates
 	sets      []*rings.Set // by worker
 	steer     *xdpprog.Steer
+	answers   *xdpprog.Answers
 	attached  []*xdpprog.Attachment // by interface
 	steering  []string              // by interface: what the NIC was made to do
 	network   *neigh.Watcher
@@ -48,6 +49,8 @@ type node struct {
 	names []string   // of the interfaces
 	links []portLink // by interface, as last seen; the neighbour watcher's
 	fatal chan error // why the node cannot go on
+	// addresses has something in it when the host's may have changed.
+	addresses chan struct{}
 
 	mu     sync.Mutex // one change at a time
 	cfg    *config.Config
@@ -112,7 +115,7 @@ func (n *node) apply(r *control.Reload) error {
 }
 
 // resteer has the XDP programs redirect what the director has and, unless that
-// is nil, what it is to have next.
+// is nil, what it is to have next, and the tc program what servers on this host answer.
 func (n *node) resteer(next *lb.Spec) error {
 	spec := n.director.Spec()
 	if next != nil {
@@ -122,7 +125,10 @@ func (n *node) resteer(next *lb.Spec) error {
 	if err != nil {
 		return err
 	}
-	return n.steer.Update(w)
+	if err := n.steer.Update(w); err != nil {
+		return err
+	}
+	return n.answers.Update(locals(spec.Services, n.director.Removed(), n.network.Table()))
 }
 
 // wake has everybody look at what was published, once there is somebody.
@@ -281,7 +287,7 @@ func (n *node) Stats(ctx context.Context) (*control.AllStats, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &control.AllStats{Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow, reports), Services: services}
+	out := &control.AllStats{Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow, reports), Tap: n.tap.Counters(), Services: services}
 	for i := range services {
 		out.Sum.Add(services[i].Stats)
 	}
@@ -305,7 +311,7 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 	s := &control.Status{
 		Node: n.cfg.Node, Version: version(), PID: os.Getpid(), Started: n.started, ConfigFile: n.path,
 		Generation: snap.Generation, LastReload: n.latest.Summary(), CPUModel: cpu.Model(), Variant: cpu.Variant(conn.Variants()),
-		MaxConns: n.cfg.Connections.Max, Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow, reports),
+		MaxConns: n.cfg.Connections.Max, Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow, reports), Tap: n.tap.Counters(),
 	}
 	for _, svc := range snap.Services {
 		if svc != nil {
@@ -363,10 +369,13 @@ func (n *node) bound(i int) string {
 	return n.attached[i].Mode().String()
 }
 
-// close undoes what start did, in reverse: first the XDP programs, so that the
-// host's stack has every packet again.
+// close undoes what start did, in reverse: first the kernel's programs, so that
+// the host's stack has every packet again.
 func (n *node) close() error {
 	var errs []error
+	if n.answers != nil {
+		errs = append(errs, n.answers.Close())
+	}
 	if n.steer != nil {
 		errs = append(errs, n.steer.Close())
 	}

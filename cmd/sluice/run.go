@@ -67,7 +67,7 @@ func run(ctx context.Context, path string, logTo io.Writer) error {
 	if err := cfg.CheckRun(); err != nil {
 		return err
 	}
-	n := &node{path: path, cfg: cfg, started: time.Now(), fatal: make(chan error, 1)}
+	n := &node{path: path, cfg: cfg, started: time.Now(), fatal: make(chan error, 1), addresses: make(chan struct{}, 1)}
 	n.level.Set(levelOf(cfg.Log))
 	n.log = newLog(logTo, cfg.Log, &n.level)
 	if err := n.start(); err != nil {
@@ -119,7 +119,7 @@ func (n *node) start() error {
 	warnIgnored(n.log, &n.cfg.Spec.Sysctl)
 	if n.network, err = neigh.Open(neigh.Config{
 		Ports: plan.names, Override: network(n.cfg), Log: n.log,
-		OnChange: func(t *nexthop.Table) { n.wake(); n.watchLinks(t) },
+		OnChange: func(t *nexthop.Table) { n.wake(); n.watchLinks(t); n.moved() },
 	}); err != nil {
 		return err
 	}
@@ -199,6 +199,11 @@ func (n *node) makeSteering(p *plan) (err error) {
 	if n.steer, err = xdpprog.Load(xdpprog.Options{Queues: queues}); err != nil {
 		return err
 	}
+	var nics []int
+	for i := range n.names {
+		nics = append(nics, n.network.Table().Interfaces[i].Index)
+	}
+	n.answers = xdpprog.NewAnswers(n.tap.Index(), nics)
 	if err := n.resteer(nil); err != nil {
 		return err
 	}
@@ -259,6 +264,8 @@ func (n *node) serve(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return n.pool.Run(ctx) })
 	g.Go(func() error { n.slow.Run(ctx, toSlow); return nil })
 	g.Go(func() error { return n.network.Run(ctx) })
+	g.Go(func() error { return n.tap.Run(ctx, n.pool.FromHost) })
+	g.Go(func() error { n.followAddresses(ctx); return nil })
 	g.Go(func() error { n.collect(ctx); return nil })
 	g.Go(func() error { return n.awaitFatal(ctx) })
 	g.Go(func() error { n.meterRates(ctx); return nil })

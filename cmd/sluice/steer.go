@@ -23,11 +23,7 @@ func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule
 		}
 	}
 	real := func(of *lb.ServiceKey, k lb.RealKey, forward lb.Forward) {
-		protos := []uint8{of.Proto}
-		if of.Mark != 0 { // a mark service's server speaks any protocol
-			protos = []uint8{lb.ProtoTCP, lb.ProtoUDP, lb.ProtoSCTP}
-		}
-		for _, proto := range protos {
+		for _, proto := range spoken(of) {
 			w.Reals = append(w.Reals, xdpprog.RealKey{Proto: proto, Addr: flow.FromNetip(k.Addr), Port: replyPort(of.Port, k.Port), NAT: forward == lb.NAT})
 		}
 		if keysIPsec(of) && forward == lb.NAT {
@@ -58,6 +54,15 @@ func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule
 		w.Marks = append(w.Marks, rule)
 	}
 	return w, nil
+}
+
+// spoken are the protocols that a service's servers speak: those of a mark
+// service any.
+func spoken(k *lb.ServiceKey) []uint8 {
+	if k.Mark != 0 {
+		return []uint8{lb.ProtoTCP, lb.ProtoUDP, lb.ProtoSCTP}
+	}
+	return []uint8{k.Proto}
 }
 
 // keysIPsec says whether a service takes ISAKMP, whose connections AH and ESP

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/rings"
+	"github.com/sluice-lb/sluice/slowpath/punt"
 	"github.com/sluice-lb/sluice/workers"
 )
 
@@ -86,6 +87,7 @@ type Status struct {
 	Workers     []Worker       `json:"workers"`
 	Totals      workers.Totals `json:"counters"`
 	SlowPath    SlowPath       `json:"slow_path"`
+	Tap         punt.Counters  `json:"tap"`
 }
 
 // Interface is one NIC of the node.
@@ -147,6 +149,7 @@ type SlowPath struct {
 type AllStats struct {
 	Totals   workers.Totals `json:"counters"`
 	SlowPath SlowPath       `json:"slow_path"`
+	Tap      punt.Counters  `json:"tap"`
 	Sum      Stats          `json:"sum"` // over all services
 	Services []Service      `json:"services"`
 }

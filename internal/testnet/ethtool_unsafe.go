@@ -28,6 +28,10 @@ var offloads = []string{
 // tagging by an interface, and fails if one of them stays on.
 func (s *Namespace) DisableOffloads(dev string) error { return s.setOffloads(dev, false) }
 
+// EnableOffloads turns them on again, as a NIC has them: what local sockets
+// send is then unfinished when it comes to the interface.
+func (s *Namespace) EnableOffloads(dev string) error { return s.setOffloads(dev, true) }
+
 func (s *Namespace) setOffloads(dev string, on bool) error {
 	return s.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

@@ -97,7 +97,7 @@ func TestLocalPacketsAreFinished(t *testing.T) {
 		t.Run(c.what, func(t *testing.T) {
 			n := New(t, pair())
 			if c.offloads {
-				if err := n.In("left").setOffloads("eth0", true); err != nil {
+				if err := n.In("left").EnableOffloads("eth0"); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -1,10 +1,12 @@
-// Package punt gives packets back to the host's stack, by a TAP device.
+// Package punt gives packets back to the host's stack, by a TAP device, and
+// takes those of servers on the host itself.
 //
 // A packet that reached an AF_XDP socket and turned out not to be ours is
 // written to the device as a frame addressed to it, and the stack takes it as
 // if it had come in there: sockets of the host receive it, or the host
-// forwards it. What the stack sends out of the device is read, counted and
-// dropped.
+// forwards it. The other way come frames that the host was about to send by a
+// NIC and that rings/xdpprog's Answers turned round; what the stack sends out of
+// the device of its own accord is counted and dropped.
 //
 // Limits, all because the stack sees the device and not the NIC:
 //   - A socket bound to the NIC (SO_BINDTODEVICE) and a firewall rule that names
@@ -16,18 +18,19 @@
 //     only the per-interface switch of the NIC.
 //   - VLAN tags are taken off.
 //
-// A Tap belongs to the goroutine that calls Inject; Close and Counters may be
+// Inject belongs to one goroutine, Run to another; Close and Counters may be
 // called from any. The device is not persistent: it ends with the process.
 package punt
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +39,7 @@ import (
 const DefaultName = "sluice0"
 
 // MTU of the device in bytes, the largest that the stack allows it: what comes in is as
-// large as it was on the wire, and nothing leaves by the device.
+// large as it was on the wire.
 const mtuBytes = 65521
 
 const (
@@ -65,20 +68,21 @@ type Tap struct {
 	file   *os.File
 	raw    syscall.RawConn
 	frame  []byte // under construction
-	reader sync.WaitGroup
 
-	injected, refused, answered atomic.Uint64
+	injected, refused, taken, lost, dropped atomic.Uint64
 }
 
 // Counters are a Tap's counts since it was opened.
 type Counters struct {
-	Injected uint64 // frames given to the stack
-	Refused  uint64 // frames that the device did not take
-	Dropped  uint64 // frames that the stack sent out of the device
+	Injected uint64 `json:"injected"` // frames given to the stack
+	Refused  uint64 `json:"refused"`  // frames that the device did not take
+	Taken    uint64 `json:"taken"`    // frames that the host was about to send by a NIC
+	Lost     uint64 `json:"lost"`     // of these: nobody had room for them
+	Dropped  uint64 `json:"dropped"`  // frames that the stack sent out of the device
 }
 
-// Open makes the device in the calling thread's network namespace, sets it up
-// and starts its reader. It needs CAP_NET_ADMIN and /dev/net/tun.
+// Open makes the device in the calling thread's network namespace and sets it
+// up. It needs CAP_NET_ADMIN and /dev/net/tun.
 func Open(c Config) (*Tap, error) {
 	if c.Name == "" {
 		c.Name = DefaultName
@@ -91,7 +95,6 @@ func Open(c Config) (*Tap, error) {
 	if err := t.setUp(); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up tap device %s: %w", c.Name, err), file.Close())
 	}
-	t.reader.Go(t.drain)
 	return t, nil
 }
 
@@ -126,7 +129,10 @@ func (t *Tap) Limits() []string { return t.limits }
 
 // Counters returns the counts so far.
 func (t *Tap) Counters() Counters {
-	return Counters{Injected: t.injected.Load(), Refused: t.refused.Load(), Dropped: t.answered.Load()}
+	return Counters{
+		Injected: t.injected.Load(), Refused: t.refused.Load(),
+		Taken: t.taken.Load(), Lost: t.lost.Load(), Dropped: t.dropped.Load(),
+	}
 }
 
 // Inject gives an Ethernet frame to the stack as if it had arrived at the
@@ -182,21 +188,31 @@ func (t *Tap) write(b []byte) error {
 	return nil
 }
 
-// drain reads what the stack sends out of the device until it is closed: some
-// multicast of its own, and what somebody routed here by mistake.
-func (t *Tap) drain() {
-	b := make([]byte, 256) // the rest of a longer frame is cut off
+// Run reads what comes out of the device until ctx is done: frames that the host
+// was about to send by a NIC are given to take, which does not keep them and says
+// whether it had room. Some multicast of the stack's own, and what somebody
+// routed here by mistake, comes from the device's own address.
+func (t *Tap) Run(ctx context.Context, take func(frame []byte) bool) error {
+	stop := context.AfterFunc(ctx, func() { _ = t.file.SetReadDeadline(time.Now()) })
+	defer stop()
+	b := make([]byte, maxFrameSize)
 	for {
-		if _, err := t.file.Read(b); err != nil {
-			return
+		n, err := t.file.Read(b)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("read from %s: %w", t.name, err)
+		case n < etherHeader || [6]byte(b[6:]) == t.mac:
+			t.dropped.Add(1)
+			continue
 		}
-		t.answered.Add(1)
+		t.taken.Add(1)
+		if !take(b[:n]) {
+			t.lost.Add(1)
+		}
 	}
 }
 
-// Close removes the device and waits for its reader.
-func (t *Tap) Close() error {
-	err := t.file.Close()
-	t.reader.Wait()
-	return err
-}
+// Close removes the device.
+func (t *Tap) Close() error { return t.file.Close() }

@@ -2,15 +2,18 @@ package punt
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-lb/sluice/internal/testnet"
 )
@@ -103,8 +106,8 @@ func TestAddress(t *testing.T) {
 	}
 }
 
-// open makes the tap in the namespace.
-func open(t *testing.T, s *testnet.Namespace) *Tap {
+// open makes the tap in the namespace. take gets what comes out of it.
+func open(t *testing.T, s *testnet.Namespace, take func([]byte) bool) *Tap {
 	t.Helper()
 	var tap *Tap
 	if err := s.Do(func() (err error) {
@@ -113,9 +116,20 @@ func open(t *testing.T, s *testnet.Namespace) *Tap {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = tap.Close() })
+	ctx, stop := context.WithCancel(context.Background())
+	var reader errgroup.Group
+	reader.Go(func() error { return tap.Run(ctx, take) })
+	t.Cleanup(func() {
+		stop()
+		if err := errors.Join(reader.Wait(), tap.Close()); err != nil && !errors.Is(err, os.ErrClosed) {
+			t.Error(err)
+		}
+	})
 	return tap
 }
+
+// nothing takes no frame.
+func nothing([]byte) bool { return false }
 
 // hostPlan is a host with a NIC towards a client and one towards a server.
 func hostPlan(sysctls ...testnet.Sysctl) testnet.Plan {
@@ -162,7 +176,7 @@ func listen(t *testing.T, s *testnet.Namespace, address string) net.PacketConn {
 func TestInjectReachesSockets(t *testing.T) {
 	// Some distributions turn IPv6 off for interfaces to come.
 	n := testnet.New(t, hostPlan(testnet.Sysctl{In: "host", Key: "net.ipv6.conf.default.disable_ipv6", Value: "1"}))
-	tap := open(t, n.In("host"))
+	tap := open(t, n.In("host"), nothing)
 	link, err := n.In("host").Netlink().LinkByName(tap.Name())
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +226,7 @@ func TestInjectReachesSockets(t *testing.T) {
 
 func TestInjectForwards(t *testing.T) {
 	n := testnet.New(t, hostPlan(testnet.Sysctl{In: "host", Key: "net.ipv4.ip_forward", Value: "1"}))
-	tap := open(t, n.In("host"))
+	tap := open(t, n.In("host"), nothing)
 	server := listen(t, n.In("server"), "10.9.2.2:7002")
 	if err := tap.Inject(0, udp4([4]byte{10, 9, 2, 2}, 7002, "onward")); err != nil {
 		t.Fatal(err)
@@ -224,7 +238,7 @@ func TestInjectForwards(t *testing.T) {
 
 func TestStrictReversePathFilter(t *testing.T) {
 	n := testnet.New(t, hostPlan(testnet.Sysctl{In: "host", Key: "net.ipv4.conf.all.rp_filter", Value: "1"}))
-	tap := open(t, n.In("host"))
+	tap := open(t, n.In("host"), nothing)
 	if got := strings.Join(tap.Limits(), "\n"); !strings.Contains(got, "rp_filter is 1") {
 		t.Errorf("limits %q do not mention the filter", got)
 	}
@@ -237,9 +251,19 @@ func TestStrictReversePathFilter(t *testing.T) {
 	}
 }
 
-func TestWhatTheStackSendsIsDropped(t *testing.T) {
+// What comes out of the device is a local server's answer if another device
+// was to send it, and a mistake if not.
+func TestWhatTheStackSends(t *testing.T) {
 	n := testnet.New(t, hostPlan())
-	tap := open(t, n.In("host"))
+	frames := make(chan []byte, 1)
+	tap := open(t, n.In("host"), func(frame []byte) bool {
+		select {
+		case frames <- bytes.Clone(frame):
+			return true
+		default:
+			return false
+		}
+	})
 	host := n.In("host")
 	if err := errors.Join(host.AddAddr(DefaultName, "10.9.9.1/24"), host.SetNeighbor(DefaultName, "10.9.9.2", "02:00:00:00:09:02")); err != nil {
 		t.Fatal(err)
@@ -250,16 +274,29 @@ func TestWhatTheStackSendsIsDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(5 * time.Second); tap.Counters().Dropped < 3; time.Sleep(time.Millisecond) {
+	raw, err := host.OpenRaw(DefaultName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	answer := udp4([4]byte{10, 9, 1, 2}, 4000, "answer")
+	if err := errors.Join(raw.Send(answer), raw.Send(answer)); err != nil {
+		t.Fatal(err)
+	}
+	want := Counters{Taken: 2, Lost: 1, Dropped: 3}
+	for deadline := time.Now().Add(5 * time.Second); tap.Counters() != want; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("counters %+v, want 3 frames dropped", tap.Counters())
+			t.Fatalf("counters %+v, want %+v", tap.Counters(), want)
 		}
+	}
+	if got := <-frames; !bytes.Equal(got, answer) {
+		t.Errorf("taken is % x, want % x", got, answer)
 	}
 }
 
 func TestOpenTwiceAndClose(t *testing.T) {
 	n := testnet.New(t, testnet.Plan{Namespaces: []string{"host"}})
-	tap := open(t, n.In("host"))
+	tap := open(t, n.In("host"), nothing)
 	err := n.In("host").Do(func() error {
 		second, err := Open(Config{Name: tap.Name()})
 		if err == nil {

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/sluice-lb/sluice/internal/control"
 	"github.com/sluice-lb/sluice/internal/testnet"
 )
@@ -216,9 +218,10 @@ func (d *director) account() {
 			lost += p.RxDropped + p.RxRingFull
 		}
 	}
-	if brought != status.Totals.Received || redirected != brought+lost {
-		d.t.Errorf("the XDP programs redirected %d packets, the ports brought %d and lost %d, the workers received %d",
-			redirected, brought, lost, status.Totals.Received)
+	answers := status.Tap.Taken - status.Tap.Lost
+	if brought+answers != status.Totals.Received || redirected != brought+lost {
+		d.t.Errorf("the XDP programs redirected %d packets, the ports brought %d and lost %d, the tap brought %d, the workers received %d",
+			redirected, brought, lost, answers, status.Totals.Received)
 	}
 }
 
@@ -299,6 +302,9 @@ func (d *director) traces() (found []string) {
 		if l.Type() == "tuntap" || l.Type() == "tun" {
 			found = append(found, "device "+a.Name)
 		}
+		if d.filtered(l) {
+			found = append(found, "tc filter on "+a.Name)
+		}
 	}
 	if d.cmd != nil && d.cmd.ProcessState != nil && d.cmd.ProcessState.Exited() {
 		if _, err := os.Lstat(d.socket()); !errors.Is(err, fs.ErrNotExist) {
@@ -306,4 +312,14 @@ func (d *director) traces() (found []string) {
 		}
 	}
 	return found
+}
+
+// filtered says whether an interface has a tc filter that looks at what is sent.
+func (d *director) filtered(l netlink.Link) bool {
+	d.t.Helper()
+	filters, err := d.host.Netlink().FilterList(l, netlink.HANDLE_MIN_EGRESS)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return len(filters) > 0
 }
