@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -150,22 +151,81 @@ func TestSetInterfaces(t *testing.T) {
 	}
 }
 
-// BenchmarkMarks is a packet that no rule names, and one that the last does.
-func BenchmarkMarks(b *testing.B) {
-	for _, n := range []int{1, 1000} {
-		var rules []MarkRule
-		for i := range n {
-			rules = append(rules, MarkRule{Mark: uint32(i + 1), Destination: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32)})
+// manyRules are n rules that differ in one thing only.
+func manyRules(n int, differ string) (rules []MarkRule) {
+	for i := range n {
+		r := MarkRule{Mark: uint32(i + 1), Proto: ProtoTCP}
+		net := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32)
+		switch differ {
+		case "destination":
+			r.Destination = net
+		case "source":
+			r.Source = net
+		case "ports":
+			r.PortLow, r.PortHigh = uint16(1000+3*i), uint16(1001+3*i)
 		}
+		rules = append(rules, r)
+	}
+	return rules
+}
+
+// TestMarksMost: as many rules as there may be, each found; one more is refused.
+func TestMarksMost(t *testing.T) {
+	for _, differ := range []string{"destination", "source", "ports"} {
+		rules := manyRules(MaxMarkRules, differ)
 		table := compileMarks(rules, nil)
-		last := flow.FromNetip(rules[n-1].Destination.Addr())
-		for name, dst := range map[string]*flow.Addr{"none": addr("10.9.9.9"), "last": &last} {
-			b.Run(fmt.Sprintf("rules=%d/%s", n, name), func(b *testing.B) {
-				src := addr("192.0.2.1")
-				for b.Loop() {
-					table.Lookup(0, ProtoTCP, src, dst, 80)
-				}
-			})
+		for i, r := range rules {
+			src, dst, port := *addr("192.0.2.1"), *addr("192.0.2.2"), uint16(80)
+			if r.Source.IsValid() {
+				src = flow.FromNetip(r.Source.Addr())
+			}
+			if r.Destination.IsValid() {
+				dst = flow.FromNetip(r.Destination.Addr())
+			}
+			if r.PortLow != 0 {
+				port = r.PortHigh
+			}
+			if got := table.Lookup(0, ProtoTCP, &src, &dst, port); got != r.Mark {
+				t.Errorf("%s: rule %d gives mark %d, want %d", differ, i, got, r.Mark)
+			}
+			if got := table.Lookup(0, ProtoUDP, &src, &dst, port); got != 0 {
+				t.Errorf("%s: rule %d gives mark %d to UDP", differ, i, got)
+			}
 		}
+	}
+	_, err := NewDirector(1).Apply(Spec{Marks: manyRules(MaxMarkRules+1, "ports")})
+	if !errors.Is(err, ErrMarkRule) {
+		t.Errorf("%d rules: %v, want ErrMarkRule", MaxMarkRules+1, err)
+	}
+}
+
+// BenchmarkMarks is a packet that no rule wants, and one that the last does, of
+// rules that differ in one thing.
+func BenchmarkMarks(b *testing.B) {
+	for _, differ := range []string{"destination", "source", "ports"} {
+		for _, n := range []int{1, 64, 256, 1024} {
+			table := compileMarks(manyRules(n, differ), nil)
+			last := addr(fmt.Sprintf("10.0.%d.%d", (n-1)>>8, (n-1)&255))
+			for name, dst := range map[string]*flow.Addr{"none": addr("10.9.9.9"), "last": last} {
+				b.Run(fmt.Sprintf("%s/rules=%d/%s", differ, n, name), func(b *testing.B) {
+					port := map[string]uint16{"none": 80, "last": uint16(1000 + 3*(n-1))}[name]
+					for b.Loop() {
+						table.Lookup(0, ProtoTCP, dst, dst, port)
+					}
+				})
+			}
+		}
+	}
+}
+
+// BenchmarkCompileMarks is what a change of the rules costs.
+func BenchmarkCompileMarks(b *testing.B) {
+	for _, differ := range []string{"destination", "ports"} {
+		b.Run(differ, func(b *testing.B) {
+			rules := manyRules(MaxMarkRules, differ)
+			for b.Loop() {
+				compileMarks(rules, nil)
+			}
+		})
 	}
 }

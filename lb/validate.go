@@ -31,6 +31,9 @@ func (s *Spec) normal() (Spec, error) {
 		errs = append(errs, err)
 		n.Services = append(n.Services, svc)
 	}
+	if len(n.Marks) > MaxMarkRules {
+		errs = append(errs, fmt.Errorf("%w: %d rules, want at most %d", ErrMarkRule, len(n.Marks), MaxMarkRules))
+	}
 	for i := range n.Marks {
 		errs = append(errs, n.Marks[i].check())
 	}
