@@ -92,6 +92,7 @@ func (s *Steer) instance(ifindex int, mode Mode) (*Attachment, error) {
 		steerMapEndpoints: s.shared.Endpoints,
 		steerMapAddresses: s.shared.Addresses,
 		steerMapMarks:     s.shared.Marks,
+		steerMapMarkNets:  s.shared.MarkNets,
 	}})
 }
 

@@ -12,7 +12,7 @@
 // and counts belong to the instance. Ports in keys are in network order.
 //
 // Nothing newer than Linux 5.15 is used. Loops are bounded: two VLAN tags,
-// MAX_EXTENSIONS IPv6 headers, MAX_MARKS rules.
+// MAX_EXTENSIONS IPv6 headers, MARK_WORDS words of a set of rules.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -23,7 +23,8 @@
 #include <bpf/bpf_helpers.h>
 
 #define MAX_EXTENSIONS 8
-#define MAX_MARKS 64
+#define MAX_MARKS 1024
+#define MARK_WORDS (MAX_MARKS / 64)
 
 #define IPV4_MORE_OR_OFFSET 0x3fff
 
@@ -72,19 +73,47 @@ struct endpoint {
 	__u8 zero;
 };
 
-// A rule matches if every field does. Masks of zeros, ifindex 0 and
-// protocol 0 match anything; any port is 0 to 65535.
-struct mark_rule {
-	struct addr src, src_mask, dst, dst_mask;
-	__u32 ifindex;
-	__u16 port_low, port_high; // of the destination, host order
-	__u8 proto;
-	__u8 zero[3];
+// A packet matches a mark rule if its destination, source, interface, protocol
+// and port all do. Each of the five gives the set of the rules that it matches,
+// and what the sets have in common are the rules that the packet matches: a
+// step for 64 rules, where comparing takes one for each. The sets of addresses
+// and interfaces are found by longest prefix, so that of a prefix holds
+// the rules of the shorter ones around it too.
+//
+// A row is such a set, 64 ports, or what the table as a whole is like.
+struct mark_row {
+	union {
+		__u64 word[MARK_WORDS];
+		__u16 port_class[MARK_WORDS * 4];
+		struct {
+			__u32 words; // of each set; 0: there are no rules
+			__u32 generation; // of this table's entries in mark_nets
+			__u32 by_source, by_interface; // whether any rule looks at them
+		};
+	};
 };
 
-struct mark_table {
-	__u32 n;
-	struct mark_rule rule[MAX_MARKS];
+// Where rows of a mark table are.
+enum mark_rows {
+	MARK_STATE = 0,
+	MARK_PROTOCOLS = 1, // TCP, UDP, SCTP, not known; then the same for IPv6
+	MARK_PORTS = MARK_PROTOCOLS + 8, // the classes of all ports
+	MARK_CLASSES = MARK_PORTS + 65536 / (MARK_WORDS * 4), // the set of each class
+	MARK_ROWS = MARK_CLASSES + 2 * MAX_MARKS + 1,
+};
+
+// What a key of mark_nets is about.
+enum mark_side {
+	MARK_DESTINATION,
+	MARK_SOURCE,
+	MARK_INTERFACE, // its index is the address's first word
+};
+
+struct mark_net {
+	__u32 length; // of what follows, in bits
+	__u32 generation;
+	enum mark_side side;
+	struct addr addr;
 };
 
 struct count {
@@ -105,17 +134,28 @@ struct {
 	__type(value, enum address_flag);
 } addresses SEC(".maps");
 
+// The networks and interfaces of the rules, each with the set of the rules that
+// hold it.
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 2 * 3 * (MAX_MARKS + 1)); // two generations
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct mark_net);
+	__type(value, struct mark_row);
+} mark_nets SEC(".maps");
+
 // The rules are replaced as a whole, by another inner map, so that no packet
-// meets half of a table.
+// meets half of a table. Its entries are in mark_nets before, and those of the
+// old one until no packet looks for them.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__array(values, struct {
 		__uint(type, BPF_MAP_TYPE_ARRAY);
-		__uint(max_entries, 1);
-		__type(key, __u32);
-		__type(value, struct mark_table);
+		__uint(max_entries, MARK_ROWS);
+		__type(key, enum mark_rows);
+		__type(value, struct mark_row);
 	});
 } marks SEC(".maps");
 
@@ -314,48 +354,60 @@ static __always_inline int is_endpoint(const struct addr *a, __be16 port, __u8 p
 	return flags && *flags & flag;
 }
 
-static __always_inline __u32 differs(const struct addr *a, const struct addr *want,
-				     const struct addr *mask)
-{
-	return ((a->w[0] ^ want->w[0]) & mask->w[0]) | ((a->w[1] ^ want->w[1]) & mask->w[1]) |
-	       ((a->w[2] ^ want->w[2]) & mask->w[2]) | ((a->w[3] ^ want->w[3]) & mask->w[3]);
-}
-
-// any_matches is out of line, so that the program has one copy of the loop.
-static __noinline int any_matches(const struct mark_table *table, const struct flow *f,
-				  __u32 ifindex)
-{
-	__u16 port = bpf_ntohs(f->dport);
-	const struct mark_rule *r;
-
-	for (__u32 i = 0; i < MAX_MARKS && i < table->n; i++) {
-		r = &table->rule[i];
-		if (differs(&f->dst, &r->dst, &r->dst_mask) |
-		    differs(&f->src, &r->src, &r->src_mask))
-			continue;
-		if (r->ifindex && r->ifindex != ifindex)
-			continue;
-		if (r->proto && f->proto && r->proto != f->proto)
-			continue;
-		if (f->portless || (port >= r->port_low && port <= r->port_high))
-			return 1;
-	}
-	return 0;
-}
-
 // is_marked reports whether any rule matches. What the packet does not show
-// (ports of a fragment) is taken to match: the slow path decides.
-static __always_inline int is_marked(struct xdp_md *ctx, const struct flow *f)
+// (ports of a fragment) is taken to match: the slow path decides. It is out of
+// line, so that the program has one copy.
+static __noinline int is_marked(const struct flow *f, __u32 ifindex)
 {
-	struct mark_table *table;
-	__u32 zero = 0;
-	void *inner;
+	const struct mark_row *state, *to, *from, *iface, *proto, *ports;
+	struct mark_net net = {.length = 8 * (sizeof(net) - sizeof(net.length))};
+	__u16 port = bpf_ntohs(f->dport);
+	__u32 zero = 0, at = MARK_STATE;
+	void *rows;
 
-	inner = bpf_map_lookup_elem(&marks, &zero);
-	if (!inner)
+	rows = bpf_map_lookup_elem(&marks, &zero);
+	if (!rows)
 		return 0;
-	table = bpf_map_lookup_elem(inner, &zero);
-	return table ? any_matches(table, f, ctx->ingress_ifindex) : 0;
+	state = bpf_map_lookup_elem(rows, &at);
+	if (!state || !state->words)
+		return 0;
+	net.generation = state->generation;
+	net.side = MARK_DESTINATION;
+	net.addr = f->dst;
+	to = from = iface = bpf_map_lookup_elem(&mark_nets, &net);
+	if (!to)
+		return 0;
+	if (state->by_source) {
+		net.side = MARK_SOURCE;
+		net.addr = f->src;
+		from = bpf_map_lookup_elem(&mark_nets, &net);
+	}
+	if (state->by_interface) {
+		net.side = MARK_INTERFACE;
+		net.addr.w[0] = ifindex;
+		iface = bpf_map_lookup_elem(&mark_nets, &net);
+	}
+	if (!from || !iface)
+		return 0;
+	at = MARK_PROTOCOLS + (f->v6 ? 4 : 0) +
+	     (f->proto == IPPROTO_TCP ? 0 : f->proto == IPPROTO_UDP ? 1 : f->proto == IPPROTO_SCTP ? 2 : 3);
+	proto = ports = bpf_map_lookup_elem(rows, &at);
+	if (!proto)
+		return 0;
+	if (!f->portless) {
+		at = MARK_PORTS + port / (MARK_WORDS * 4);
+		ports = bpf_map_lookup_elem(rows, &at);
+		if (!ports)
+			return 0;
+		at = MARK_CLASSES + ports->port_class[port % (MARK_WORDS * 4)];
+		ports = bpf_map_lookup_elem(rows, &at);
+		if (!ports)
+			return 0;
+	}
+	for (__u32 i = 0; i < MARK_WORDS && i < state->words; i++)
+		if (to->word[i] & from->word[i] & iface->word[i] & proto->word[i] & ports->word[i])
+			return 1;
+	return 0;
 }
 
 // icmp_error decides on an ICMP packet: kernel rows K-ICMP-1 to K-ICMP-6.
@@ -396,7 +448,8 @@ static __always_inline enum reason icmp_error(struct xdp_md *ctx, struct cursor 
 	request.dport = f->sport;
 	request.proto = f->proto;
 	request.portless = f->portless;
-	return is_marked(ctx, &request) ? HIT_ICMP : PASS_OTHER;
+	request.v6 = f->v6;
+	return is_marked(&request, ctx->ingress_ifindex) ? HIT_ICMP : PASS_OTHER;
 }
 
 static __noinline enum reason decide(struct xdp_md *ctx)
@@ -457,7 +510,7 @@ static __noinline enum reason decide(struct xdp_md *ctx)
 	if (!may_be_served(&f))
 		return PASS_OTHER;
 	if (f.portless) // K-PATH-7: no fragment shows whose it is, the slow path gathers them
-		return to & VIP || from & NAT || is_marked(ctx, &f) ?
+		return to & VIP || from & NAT || is_marked(&f, ctx->ingress_ifindex) ?
 			       HIT_FRAGMENT : PASS_OTHER;
 	if (read_ports(&c, &f))
 		return PASS_MALFORMED;
@@ -470,7 +523,7 @@ static __noinline enum reason decide(struct xdp_md *ctx)
 	if (from & VIP && // K-CONN-4: accounted, though not rewritten
 	    is_endpoint(&f.src, f.sport, f.proto, SERVICE, from & VIP_ANY))
 		return HIT_DIRECT;
-	return is_marked(ctx, &f) ? HIT_MARK : PASS_OTHER;
+	return is_marked(&f, ctx->ingress_ifindex) ? HIT_MARK : PASS_OTHER;
 }
 
 SEC("xdp")

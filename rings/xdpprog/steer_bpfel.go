@@ -49,22 +49,36 @@ const (
 	steerEndpointFlagNAT_REAL steerEndpointFlag = 2
 )
 
-type steerMarkTable struct {
-	_    structs.HostLayout
-	N    uint32
-	Rule [64]struct {
-		_        structs.HostLayout
-		Src      steerAddr
-		SrcMask  steerAddr
-		Dst      steerAddr
-		DstMask  steerAddr
-		Ifindex  uint32
-		PortLow  uint16
-		PortHigh uint16
-		Proto    uint8
-		Zero     [3]uint8
-	}
+type steerMarkNet struct {
+	_          structs.HostLayout
+	Length     uint32
+	Generation uint32
+	Side       steerMarkSide
+	Addr       steerAddr
 }
+
+type steerMarkRow struct {
+	_    structs.HostLayout
+	Word [16]uint64
+}
+
+type steerMarkRows uint32
+
+const (
+	steerMarkRowsMARK_STATE     steerMarkRows = 0
+	steerMarkRowsMARK_PROTOCOLS steerMarkRows = 1
+	steerMarkRowsMARK_PORTS     steerMarkRows = 9
+	steerMarkRowsMARK_CLASSES   steerMarkRows = 1033
+	steerMarkRowsMARK_ROWS      steerMarkRows = 3082
+)
+
+type steerMarkSide uint32
+
+const (
+	steerMarkSideMARK_DESTINATION steerMarkSide = 0
+	steerMarkSideMARK_SOURCE      steerMarkSide = 1
+	steerMarkSideMARK_INTERFACE   steerMarkSide = 2
+)
 
 type steerReason uint32
 
@@ -90,6 +104,7 @@ const (
 	steerMapAddresses    = "addresses"
 	steerMapCounts       = "counts"
 	steerMapEndpoints    = "endpoints"
+	steerMapMarkNets     = "mark_nets"
 	steerMapMarks        = "marks"
 	steerMapSockets      = "sockets"
 	steerProgSluiceSteer = "sluice_steer"
@@ -147,6 +162,7 @@ type steerMapSpecs struct {
 	Addresses *ebpf.MapSpec `ebpf:"addresses"`
 	Counts    *ebpf.MapSpec `ebpf:"counts"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
+	MarkNets  *ebpf.MapSpec `ebpf:"mark_nets"`
 	Marks     *ebpf.MapSpec `ebpf:"marks"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 }
@@ -180,6 +196,7 @@ type steerMaps struct {
 	Addresses *ebpf.Map `ebpf:"addresses"`
 	Counts    *ebpf.Map `ebpf:"counts"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
+	MarkNets  *ebpf.Map `ebpf:"mark_nets"`
 	Marks     *ebpf.Map `ebpf:"marks"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
 }
@@ -189,6 +206,7 @@ func (m *steerMaps) Close() error {
 		m.Addresses,
 		m.Counts,
 		m.Endpoints,
+		m.MarkNets,
 		m.Marks,
 		m.Sockets,
 	)

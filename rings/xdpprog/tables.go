@@ -23,7 +23,7 @@ func (s *Steer) Update(w Want) error {
 	for _, step := range []func() error{
 		func() error { return s.endpoints.widen(c.endpoints) },
 		func() error { return s.addresses.widen(c.addresses) },
-		func() error { return s.setMarks(&c.marks) },
+		func() error { return s.marks.set(c.marks) },
 		func() error { return s.addresses.narrow(c.addresses) },
 		func() error { return s.endpoints.narrow(c.endpoints) },
 	} {
@@ -31,26 +31,6 @@ func (s *Steer) Update(w Want) error {
 			return fmt.Errorf("update XDP tables: %w", err)
 		}
 	}
-	return nil
-}
-
-// setMarks swaps the inner map, which the kernel does between two packets.
-func (s *Steer) setMarks(want *steerMarkTable) error {
-	if *want == s.marks {
-		return nil
-	}
-	inner, err := ebpf.NewMap(s.spec.Maps[steerMapMarks].InnerMap)
-	if err != nil {
-		return err
-	}
-	defer inner.Close() // the outer map holds its own reference
-	if err := inner.Put(uint32(0), want); err != nil {
-		return err
-	}
-	if err := s.shared.Marks.Put(uint32(0), inner); err != nil {
-		return err
-	}
-	s.marks = *want
 	return nil
 }
 

@@ -29,18 +29,42 @@ func checkTables(t *testing.T, s *Steer, w Want) {
 	if got, err := s.addresses.read(); err != nil || !maps.Equal(got, c.addresses) {
 		t.Errorf("%d addresses, %v, want %d", len(got), err, len(c.addresses))
 	}
+	checkMarkTable(t, s, w.Marks)
+}
+
+// checkMarkTable compares the kernel's mark rules with the table of rules.
+func checkMarkTable(t *testing.T, s *Steer, rules []MarkRule) {
+	t.Helper()
+	want := compileMarks(rules)
 	var inner *ebpf.Map
-	var got steerMarkTable
-	err = s.shared.Marks.Lookup(uint32(0), &inner)
-	if errors.Is(err, ebpf.ErrKeyNotExist) && c.marks.N == 0 {
+	err := s.shared.Marks.Lookup(uint32(0), &inner)
+	if errors.Is(err, ebpf.ErrKeyNotExist) && len(rules) == 0 {
 		return
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer inner.Close()
-	if err := inner.Lookup(uint32(0), &got); err != nil || got != c.marks {
-		t.Errorf("%d marks, %v, want %d", got.N, err, c.marks.N)
+	want.rows[0].Word[0] |= uint64(s.marks.generation) << 32
+	for i, row := range want.rows {
+		var got steerMarkRow
+		if err := inner.Lookup(steerMarkRows(i), &got); err != nil || got != row {
+			t.Fatalf("row %d of the mark table is %x, %v, want %x", i, got.Word, err, row.Word)
+		}
+	}
+	nets := map[steerMarkNet]steerMarkRow{}
+	var key steerMarkNet
+	var row steerMarkRow
+	all := s.shared.MarkNets.Iterate()
+	for all.Next(&key, &row) {
+		if key.Generation != s.marks.generation {
+			t.Errorf("%+v is left of another generation than %d", key, s.marks.generation)
+		}
+		key.Generation = 0
+		nets[key] = row
+	}
+	if err := all.Err(); err != nil || !maps.Equal(nets, want.nets) {
+		t.Errorf("%d networks of mark rules, %v, want %d", len(nets), err, len(want.nets))
 	}
 }
 
@@ -162,14 +186,14 @@ func TestUpdateHasNoGap(t *testing.T) {
 
 func TestUpdateRefuses(t *testing.T) {
 	s, _ := load(t, Options{Queues: 1, MaxEntries: 20}, steered())
-	marks := func(n int) []MarkRule { return make([]MarkRule, n) }
+	rules := func(n int) []MarkRule { return make([]MarkRule, n) }
 	for _, tt := range []struct {
 		name string
 		w    Want
 		err  error
 		text string
 	}{
-		{"a rule more than the program compares with", Want{Marks: marks(65)}, ErrTooManyMarks, "65, the XDP program compares with 64"},
+		{"a rule more than the program takes", Want{Marks: rules(1025)}, ErrTooManyMarks, "1025, the XDP program takes 1024"},
 		{"an entry more than the tables hold", Want{Reals: farm(0, 3).Reals[:21]}, ErrTooManyEntries, "21 entries, the XDP tables hold 20"},
 		{"a real server without ports", Want{Reals: []RealKey{{0, addr(natRIP), 80, false}}}, ErrInvalid, "real server 10.0.1.11 port 80: protocol 0"},
 		{"a service without ports", Want{Services: []ServiceKey{{1, addr(vip), 80}}}, ErrInvalid, "service 203.0.113.10 port 80: protocol 1"},
@@ -184,8 +208,8 @@ func TestUpdateRefuses(t *testing.T) {
 		}
 		checkTables(t, s, steered()) // untouched
 	}
-	full := Want{Marks: marks(64), Reals: farm(0, 2).Reals}
-	for _, w := range []Want{full, {Marks: marks(1), Reals: farm(7, 2).Reals}} { // both fit at once
+	full := Want{Marks: rules(1024), Reals: farm(0, 2).Reals}
+	for _, w := range []Want{full, {Marks: rules(1), Reals: farm(7, 2).Reals}} { // both fit at once
 		if err := s.Update(w); err != nil {
 			t.Fatal(err)
 		}
@@ -193,25 +217,97 @@ func TestUpdateRefuses(t *testing.T) {
 	}
 }
 
-// The last of 64 rules is compared with, and no rule after the last.
+// As many rules as there may be: each matches, and no rule after the last, in
+// whatever they differ.
 func TestAllMarksMatch(t *testing.T) {
-	w := Want{Marks: make([]MarkRule, MaxMarks)}
-	for i := range w.Marks {
-		w.Marks[i] = MarkRule{Destination: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), 32)}
-	}
-	s, a := load(t, Options{Queues: 1}, w)
+	s, a := load(t, Options{Queues: 1}, Want{})
 	giveSocket(t, a, 0)
 	p := probe{a: a}
-	for n := MaxMarks; n >= 0; n -= 8 {
-		w.Marks = w.Marks[:n]
-		if err := s.Update(w); err != nil {
-			t.Fatal(err)
-		}
-		for i := range MaxMarks {
-			redirected, r, err := p.run(eth4(ip4(udp, cip, fmt.Sprintf("198.51.100.%d", i), ports(1, 2))))
-			if err != nil || redirected != (i < n) || redirected && r != Marked {
-				t.Fatalf("rule %d of %d: redirected %v as %v, %v", i, n, redirected, r, err)
+	frames := map[string]func(i int) []byte{
+		"destination": func(i int) []byte { return ip4(tcp, cip, fmt.Sprintf("10.0.%d.%d", i>>8, i&255), ports(1, 2)) },
+		"source":      func(i int) []byte { return ip4(tcp, fmt.Sprintf("10.0.%d.%d", i>>8, i&255), cip, ports(1, 2)) },
+		"ports":       func(i int) []byte { return ip4(tcp, cip, another, ports(1, uint16(1001+3*i))) },
+	}
+	for differ, frame := range frames {
+		for _, n := range []int{MaxMarks, 65, 64, 0} {
+			w := Want{Marks: manyMarks(n, differ)}
+			if err := s.Update(w); err != nil {
+				t.Fatal(err)
 			}
+			checkTables(t, s, w)
+			for i := range MaxMarks {
+				redirected, r, err := p.run(eth4(frame(i)))
+				if err != nil || redirected != (i < n) || redirected && r != Marked {
+					t.Fatalf("by %s, rule %d of %d: redirected %v as %v, %v", differ, i, n, redirected, r, err)
+				}
+			}
+		}
+	}
+}
+
+// The program and its twin agree on random rules that overlap in all they look
+// at, and on packets, fragments and ICMP errors at their edges.
+func TestMarksRandom(t *testing.T) {
+	s, a := load(t, Options{Queues: 1}, Want{})
+	giveSocket(t, a, 0)
+	p := probe{a: a}
+	seed := uint64(time.Now().UnixNano())
+	rng := rand.New(rand.NewPCG(seed, 0))
+	some4 := func() string { return fmt.Sprintf("10.%d.%d.%d", rng.IntN(2), rng.IntN(2)<<7, rng.IntN(3)) }
+	some6 := func() string { return fmt.Sprintf("2001:db8:%x::%x", rng.IntN(2)<<15, rng.IntN(3)) }
+	prefix := func(v6 bool) netip.Prefix {
+		text, lengths := some4(), []int{0, 8, 15, 17, 31, 32}
+		if v6 {
+			text, lengths = some6(), []int{0, 32, 33, 127, 128}
+		}
+		p, err := netip.MustParseAddr(text).Prefix(lengths[rng.IntN(len(lengths))])
+		if err != nil || rng.IntN(2) == 0 {
+			return netip.Prefix{}
+		}
+		return p
+	}
+	seen := map[Reason]int{}
+	for range 60 {
+		var w Want
+		for range rng.IntN(90) {
+			v6, low := rng.IntN(2) == 0, uint16(rng.IntN(70))
+			r := MarkRule{
+				Ifindex: []int{0, 0, 4242}[rng.IntN(3)], Proto: []uint8{0, tcp, udp, sctp}[rng.IntN(4)],
+				Source: prefix(v6), Destination: prefix(v6), PortLow: low, PortHigh: low + uint16(rng.IntN(5)),
+			}
+			if len(w.Marks) < 3 || r.Destination.IsValid() && r.Source.IsValid() { // others match nearly everything
+				w.Marks = append(w.Marks, r)
+			}
+		}
+		if err := s.Update(w); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		for range 100 {
+			proto, body := []byte{tcp, udp, sctp}[rng.IntN(3)], ports(uint16(rng.IntN(75)), uint16(rng.IntN(75)))
+			frame := eth4(ip4(proto, some4(), some4(), body))
+			switch rng.IntN(6) {
+			case 0:
+				frame = eth4(ip4(proto, some4(), some4(), body, laterFragment))
+			case 1:
+				frame = eth6(ip6(proto, some6(), some6(), body))
+			case 2:
+				frame = eth6(ip6(fragment, some6(), some6(), ext([]byte{proto, hop}[rng.IntN(2)], nil, set(3, 1))))
+			case 3:
+				frame = eth4(ip4(icmp4, another, cip, icmp(3, ip4(proto, some4(), some4(), body))))
+			}
+			redirected, r, err := p.run(frame)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := model(&w, frame); r != want || redirected != want.Redirects() {
+				t.Fatalf("seed %d: %x: redirected %v as %v, want %v; rules %+v", seed, frame, redirected, r, want, w.Marks)
+			}
+			seen[r]++
+		}
+	}
+	for _, r := range []Reason{Other, Marked, Fragment, ICMPError} {
+		if seen[r] < 20 {
+			t.Errorf("seed %d: %d frames counted as %v: %v", seed, seen[r], r, seen)
 		}
 	}
 }
@@ -238,24 +334,6 @@ func TestUpdateRecovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkTables(t, s, w)
-}
-
-func TestPrefixMasks(t *testing.T) {
-	for _, tt := range []struct{ prefix, addr, mask string }{
-		{"10.1.2.3/8", "::ffff:10.0.0.0", "ffff:ffff:ffff:ffff:ffff:ffff:ff00:0"},
-		{"0.0.0.0/0", "::ffff:0.0.0.0", "ffff:ffff:ffff:ffff:ffff:ffff::"},
-		{"10.1.2.3/32", "::ffff:10.1.2.3", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
-		{"2001:db8:ffff::/35", "2001:db8:e000::", "ffff:ffff:e000::"},
-		{"::/0", "::", "::"},
-	} {
-		a, m := prefix(netip.MustParsePrefix(tt.prefix))
-		if a != words(addr(tt.addr)) || m != words(addr(tt.mask)) {
-			t.Errorf("%s: %x mask %x, want %s mask %s", tt.prefix, a.W, m.W, tt.addr, tt.mask)
-		}
-	}
-	if a, m := prefix(netip.Prefix{}); a != (steerAddr{}) || m != (steerAddr{}) {
-		t.Errorf("any: %x mask %x", a.W, m.W)
-	}
 }
 
 func TestLoadRefuses(t *testing.T) {

@@ -9,10 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxMarks is the number of mark rules a Want may have: a packet of nobody
-// else's is compared with each.
-const MaxMarks = len(steerMarkTable{}.Rule)
-
 // Errors of Update for a Want that does not fit; nothing of it is applied.
 var (
 	ErrTooManyMarks   = errors.New("too many mark rules")
@@ -64,12 +60,12 @@ type Want struct {
 type compiled struct {
 	endpoints map[steerEndpoint]steerEndpointFlag
 	addresses map[steerAddr]steerAddressFlag
-	marks     steerMarkTable
+	marks     []MarkRule
 }
 
 func (w *Want) compile(maxEntries int) (*compiled, error) {
 	n := len(w.Services) + len(w.Reals)
-	c := &compiled{make(map[steerEndpoint]steerEndpointFlag, n), make(map[steerAddr]steerAddressFlag, n), steerMarkTable{}}
+	c := &compiled{make(map[steerEndpoint]steerEndpointFlag, n), make(map[steerAddr]steerAddressFlag, n), w.Marks}
 	for _, s := range w.Services {
 		if !served(s.Proto) {
 			return nil, fmt.Errorf("service %s port %d: protocol %d has no ports: %w", netip.AddrFrom16(s.Addr).Unmap(), s.Port, s.Proto, ErrInvalid)
@@ -104,18 +100,15 @@ func (w *Want) compile(maxEntries int) (*compiled, error) {
 	if n := max(len(c.endpoints), len(c.addresses)); n > maxEntries {
 		return nil, fmt.Errorf("%d entries, the XDP tables hold %d: %w", n, maxEntries, ErrTooManyEntries)
 	}
-	return c, c.compileMarks(w.Marks)
+	return c, checkMarks(w.Marks)
 }
 
-func (c *compiled) compileMarks(rules []MarkRule) error {
+// checkMarks finds what cannot be among rules.
+func checkMarks(rules []MarkRule) error {
 	if len(rules) > MaxMarks {
-		return fmt.Errorf("%d, the XDP program compares with %d: %w", len(rules), MaxMarks, ErrTooManyMarks)
+		return fmt.Errorf("%d, the XDP program takes %d: %w", len(rules), MaxMarks, ErrTooManyMarks)
 	}
-	c.marks.N = uint32(len(rules))
 	for i, r := range rules {
-		if r.PortLow == 0 && r.PortHigh == 0 {
-			r.PortHigh = 0xffff
-		}
 		switch {
 		case r.Ifindex < 0 || r.Ifindex > 1<<31-1:
 			return fmt.Errorf("mark rule %d: interface index %d: %w", i+1, r.Ifindex, ErrInvalid)
@@ -124,10 +117,6 @@ func (c *compiled) compileMarks(rules []MarkRule) error {
 		case r.PortLow > r.PortHigh:
 			return fmt.Errorf("mark rule %d: ports %d to %d: %w", i+1, r.PortLow, r.PortHigh, ErrInvalid)
 		}
-		t := &c.marks.Rule[i]
-		t.Src, t.SrcMask = prefix(r.Source)
-		t.Dst, t.DstMask = prefix(r.Destination)
-		t.Ifindex, t.Proto, t.PortLow, t.PortHigh = uint32(r.Ifindex), r.Proto, r.PortLow, r.PortHigh
 	}
 	return nil
 }
@@ -149,21 +138,4 @@ func words(a Addr) (w steerAddr) {
 		w.W[i] = binary.NativeEndian.Uint32(a[4*i:])
 	}
 	return w
-}
-
-// prefix returns the masked address and the mask of p; both are zero, which
-// matches anything, if p is. An IPv4 prefix matches IPv4 only, even 0.0.0.0/0.
-func prefix(p netip.Prefix) (addr, mask steerAddr) {
-	if !p.IsValid() {
-		return addr, mask
-	}
-	bits := p.Bits()
-	if p.Addr().Is4() {
-		bits += 96
-	}
-	var m Addr
-	for i := range bits {
-		m[i/8] |= 0x80 >> (i % 8)
-	}
-	return words(p.Masked().Addr().As16()), words(m)
 }

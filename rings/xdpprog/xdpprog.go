@@ -19,7 +19,7 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-//go:generate go run -modfile=../../tools.mod github.com/cilium/ebpf/cmd/bpf2go -target bpfel -type reason -type mark_table steer steer.bpf.c -- -Wall -Wextra -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
+//go:generate go run -modfile=../../tools.mod github.com/cilium/ebpf/cmd/bpf2go -target bpfel -type reason -type mark_net -type mark_row -type mark_rows -type mark_side steer steer.bpf.c -- -Wall -Wextra -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
 
 // Defaults of Options.
 const (
@@ -44,12 +44,13 @@ type Steer struct {
 		Endpoints *ebpf.Map `ebpf:"endpoints"`
 		Addresses *ebpf.Map `ebpf:"addresses"`
 		Marks     *ebpf.Map `ebpf:"marks"`
+		MarkNets  *ebpf.Map `ebpf:"mark_nets"`
 	}
 
 	mu          sync.Mutex // guards what follows, and the order of writes
 	endpoints   table[steerEndpoint, steerEndpointFlag]
 	addresses   table[steerAddr, steerAddressFlag]
-	marks       steerMarkTable
+	marks       marks
 	attachments []*Attachment
 }
 
@@ -83,6 +84,7 @@ func Load(opts Options) (*Steer, error) {
 	}
 	s.endpoints.to(s.shared.Endpoints)
 	s.addresses.to(s.shared.Addresses)
+	s.marks = marks{nets: s.shared.MarkNets, outer: s.shared.Marks, inner: spec.Maps[steerMapMarks].InnerMap}
 	return s, nil
 }
 
@@ -96,5 +98,5 @@ func (s *Steer) Close() error {
 	for _, a := range attachments {
 		errs = append(errs, a.release())
 	}
-	return errors.Join(append(errs, s.shared.Endpoints.Close(), s.shared.Addresses.Close(), s.shared.Marks.Close())...)
+	return errors.Join(append(errs, s.shared.Endpoints.Close(), s.shared.Addresses.Close(), s.shared.Marks.Close(), s.shared.MarkNets.Close())...)
 }
