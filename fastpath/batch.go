@@ -20,7 +20,7 @@ type Packet struct {
 	Out           uint16      // port by which it leaves, when the verdict is Forward
 	Port          uint16      // port it came in by
 	Owner         uint16      // worker that owns it, when the verdict is Handoff
-	MTU           uint16      // of the way out, when the verdict is DropTooBig
+	MTU           uint16      // that would fit, when the verdict is DropTooBig, or DropTunnelError about that
 	Verdict       Verdict
 	Handed        bool         // it came from another worker: never handed on
 	Own           bool         // the host's own stack sent it: an answer of a server that is the director itself (K-FWD-LOCAL)
@@ -38,7 +38,7 @@ type Held struct {
 	Flow        uint64    // by which its next hop is chosen of several
 	Virtual     flow.Addr // of a NAT or tunnelled request: the service that the client addressed
 	VirtualPort uint16
-	Inner       uint16 // bytes of tunnel headers in front of the client's packet
+	Inner       uint16 // bytes of tunnel headers in front of the client's packet; of DropTunnelError of all headers
 	Direct      bool   // the next hop is Table.OnLink's, for DR
 }
 

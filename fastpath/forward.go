@@ -210,8 +210,17 @@ func (p *Pipeline) passable(k *Packet, how lb.Forward, outer6 bool) (v Verdict, 
 		floor = minMTU6
 	}
 	if how == lb.TUN {
-		if mtu -= int(p.realHops[k.real].encap.Overhead); mtu < floor {
+		overhead := int(p.realHops[k.real].encap.Overhead)
+		if mtu -= overhead; mtu < floor {
 			return DropSmallMTU, false
+		}
+		if learnt := int(p.snap.Reals[k.real].Path.At(p.now)) - overhead; learnt > 0 && learnt < mtu {
+			if mtu = learnt; k.Info.Family == 6 && mtu < minMTU6 {
+				mtu = minMTU6
+				if n := k.Info.Len(); n > learnt && n <= mtu {
+					return DropNoFragmentation, false // but in the tunnel: IPv6 knows nothing narrower (RFC 2473 section 7.1)
+				}
+			}
 		}
 	}
 	return p.fits(k, mtu, how == lb.TUN && p.snap.Sysctl.PMTUDisc == 0)

@@ -4,6 +4,7 @@ import (
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/fastpath/rewrite"
+	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 	"github.com/sluice-lb/sluice/lb/flow"
 )
@@ -21,19 +22,22 @@ func (p *Pipeline) related(b *Batch) {
 // relate finds the connection that an ICMP error is about and sends it on.
 func (p *Pipeline) relate(b *Batch, at int) Verdict {
 	k := &b.Pkts[at]
-	if k.Info.Family == 4 && !p.v4 || k.Info.Family == 6 && !p.v6 {
-		return Pass
-	}
 	var quoted packet.Info
 	frame := k.Chunk[k.Off : k.Off+k.Len]
-	switch packet.ParseQuoted(frame, int(k.Info.L4)+packet.ICMPLen, int(k.Info.End), &quoted) {
+	result := packet.ParseQuoted(frame, int(k.Info.L4)+packet.ICMPLen, int(k.Info.End), &quoted)
+	if result == packet.Parsed || result == packet.OtherProto {
+		if v := p.relatedTunnel(k, frame, &quoted); v != Related {
+			return v
+		}
+	}
+	if k.Info.Family == 4 && !p.v4 || k.Info.Family == 6 && !p.v6 || quoted.Family != k.Info.Family {
+		return Pass
+	}
+	switch result {
 	case packet.Parsed:
 	case packet.IPsec:
 		quoted.SrcPort, quoted.DstPort = isakmpPort, isakmpPort
 	default:
-		return Pass
-	}
-	if quoted.Family != k.Info.Family {
 		return Pass
 	}
 	// What it is about went the other way: asked is the packet of its sender's
@@ -51,15 +55,12 @@ func (p *Pipeline) relate(b *Batch, at int) Verdict {
 	if k.conn = p.conns.Lookup(&key); k.conn != 0 { // it was sent to a client
 		return p.relatedRequest(k, &quoted, p.conns.At(k.conn))
 	}
-	if !k.Handed && p.steering.Workers() > 1 {
-		client, port := &asked.Src, asked.SrcPort
-		if !p.snap.IsVIP(&quoted.Src) && (p.snap.IsReal(&quoted.Dst) || p.snap.IsVIP(&quoted.Dst)) {
-			client, port = &quoted.Src, quoted.SrcPort
-		}
-		if owner := p.steering.Owner(key.Proto, client, port); owner != p.worker {
-			k.Owner = uint16(owner)
-			return Handoff
-		}
+	client, port := &asked.Src, asked.SrcPort
+	if !p.snap.IsVIP(&quoted.Src) && (p.snap.IsReal(&quoted.Dst) || p.snap.IsVIP(&quoted.Dst)) {
+		client, port = &quoted.Src, quoted.SrcPort
+	}
+	if p.elsewhere(k, key.Proto, client, port) {
+		return Handoff
 	}
 	return p.scheduleError(b, at, &quoted, &asked)
 }
@@ -111,7 +112,7 @@ func (p *Pipeline) relatedRequest(k *Packet, quoted *packet.Info, c *conn.Conn) 
 	if k.Info.Family == 4 && !rewrite.ICMPRight(&k.Frame, &k.Info) {
 		return DropICMPChecksum
 	}
-	if dst := &k.Info.Dst; *dst != c.Virtual && !p.snap.IsVIP(dst) && !p.hops.IsLocal(dst) {
+	if dst := &k.Info.Dst; *dst != c.Virtual && !p.isHere(dst) {
 		if k.Info.TTL <= 1 {
 			return DropTTL
 		}
@@ -122,3 +123,42 @@ func (p *Pipeline) relatedRequest(k *Packet, quoted *packet.Info, c *conn.Conn) 
 	p.count(k, c.Real, false)
 	return p.toServer(k, quoted, c)
 }
+
+// relatedTunnel is the verdict of an error about what was sent in a tunnel: it
+// becomes one about the packet inside (K-ICMP-5). Related: it is not about that.
+func (p *Pipeline) relatedTunnel(k *Packet, frame []byte, quoted *packet.Info) Verdict {
+	real, ok := p.snap.FindTunnel(quoted.Proto, &quoted.Dst, quoted.DstPort)
+	if !ok || !p.isHere(&k.Info.Dst) {
+		return Related
+	}
+	var inner packet.Info
+	switch packet.ParseTunnelled(frame, quoted, &inner) {
+	case packet.Parsed:
+	case packet.IPsec:
+		inner.SrcPort, inner.DstPort = isakmpPort, isakmpPort
+	default:
+		return Related
+	}
+	var key flow.Key
+	keyOf(&inner, true, &key)
+	if k.conn = p.conns.Lookup(&key); k.conn == 0 {
+		if p.elsewhere(k, key.Proto, &inner.Src, inner.SrcPort) {
+			return Handoff
+		}
+		return Pass
+	}
+	if !rewrite.ICMPRight(&k.Frame, &k.Info) {
+		return DropICMPChecksum
+	}
+	c, server := p.conns.At(k.conn), &p.snap.Reals[real]
+	p.along(k, p.wayTo(real, lb.TUN), &server.Addr, c)
+	m := packet.ICMPHeader(frame[k.Info.L4:])
+	k.MTU = server.Path.Learn(m.Type(), m.Code(), m.Rest(), k.Hop.MTU, k.Info.Family, p.now)
+	k.Inner, k.Info = inner.L3-k.Info.L3, inner
+	p.countAnswer(k, DropTunnelError)
+	p.count(k, c.Real, true) // the kernel counts what it takes out of the error as well
+	return DropTunnelError
+}
+
+// isHere says whether a packet to an address is for this host, not forwarded.
+func (p *Pipeline) isHere(dst *flow.Addr) bool { return p.snap.IsVIP(dst) || p.hops.IsLocal(dst) }

@@ -30,15 +30,13 @@ func (p *Pipeline) miss(b *Batch, at int) {
 		k.Verdict = Pass
 		return
 	}
-	if !k.Handed && p.steering.Workers() > 1 {
-		client, port := &in.Src, in.SrcPort
-		if fromServer {
-			client, port = &in.Dst, in.DstPort
-		}
-		if owner := p.steering.Owner(in.FlowProto(), client, port); owner != p.worker {
-			k.Verdict, k.Owner = Handoff, uint16(owner)
-			return
-		}
+	client, port := &in.Src, in.SrcPort
+	if fromServer {
+		client, port = &in.Dst, in.DstPort
+	}
+	if p.elsewhere(k, in.FlowProto(), client, port) {
+		k.Verdict = Handoff
+		return
 	}
 	switch {
 	case k.Own:
@@ -54,6 +52,12 @@ func (p *Pipeline) miss(b *Batch, at int) {
 			p.track(k, p.connOf(b, at))
 		}
 	}
+}
+
+// elsewhere says whether another worker has a client's connections: k.Owner.
+func (p *Pipeline) elsewhere(k *Packet, proto uint8, client *flow.Addr, port uint16) bool {
+	k.Owner = uint16(p.steering.Owner(proto, client, port))
+	return int(k.Owner) != p.worker && !k.Handed
 }
 
 // quotes says whether k is an ICMP error: what it asks for is not in its own

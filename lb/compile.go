@@ -24,6 +24,7 @@ type compiler struct {
 	leaving  []uint32                      // slots to free: the current snapshot may have services there
 	rows     []*Rows                       // by worker
 	overload []*[chunkRows]atomic.Bool
+	paths    map[flow.Addr]*Path // of the servers in reals
 
 	changed       bool // anything at all
 	realsChanged  bool // reals
@@ -36,6 +37,7 @@ func (c *compiler) start(workers int) {
 	for range workers {
 		c.rows = append(c.rows, &Rows{})
 	}
+	c.paths = map[flow.Addr]*Path{}
 	c.changed, c.servicesMoved = true, true
 }
 
@@ -86,6 +88,7 @@ func (c *compiler) freeIDs(ids []uint32) {
 	if len(ids) > 0 {
 		c.freed.ids = append(c.freed.ids, ids...)
 		c.changed, c.realsChanged, c.serversMoved = true, true, true
+		c.keepPaths()
 	}
 }
 
@@ -95,9 +98,9 @@ func (c *compiler) setOverloaded(id uint32, overloaded bool) {
 
 // setReal writes a server of the service in slot.
 func (c *compiler) setReal(slot uint32, r *server) {
+	addr := flow.FromNetip(r.spec.Key.Addr)
 	c.reals[r.id] = Real{
-		ID: r.id, Service: slot,
-		Addr: flow.FromNetip(r.spec.Key.Addr), Port: r.spec.Key.Port,
+		ID: r.id, Service: slot, Addr: addr, Port: r.spec.Key.Port, Path: c.pathTo(&addr),
 		Forward: r.spec.Forward, Available: true, V6: r.spec.Key.Addr.Is6(), Tunnel: r.spec.Tunnel,
 		Weight: r.spec.Weight, Upper: r.spec.Upper, Lower: r.spec.Lower,
 		Born: c.reals[r.id].Born, Of: r.of,
@@ -206,9 +209,9 @@ func (s *Snapshot) fileServices() {
 	}
 }
 
-// fileReals builds what IsReal and IsNATReal read.
+// fileReals builds what IsReal, IsNATReal and FindTunnel read.
 func (s *Snapshot) fileReals() {
-	s.natReals, s.lookup.reals = newIndex(len(s.Reals)), newIndex(len(s.Reals))
+	s.natReals, s.tunnels, s.lookup.reals = newIndex(len(s.Reals)), newIndex(len(s.Reals)), newIndex(len(s.Reals))
 	for i := range s.Reals {
 		r := &s.Reals[i]
 		if r.ID == NoReal {
@@ -217,6 +220,9 @@ func (s *Snapshot) fileReals() {
 		s.lookup.reals.add(0, &r.Addr, 0, 0)
 		if r.Available && r.Forward == NAT {
 			s.natReals.add(s.Services[r.Service].Proto, &r.Addr, r.Port, 0)
+		}
+		if r.Available && r.Forward == TUN {
+			s.tunnels.add(r.Tunnel.proto(), &r.Addr, r.Tunnel.Port, r.ID)
 		}
 	}
 }

@@ -72,6 +72,18 @@ type Tunnel struct {
 	Checksum TunnelChecksum
 }
 
+// Protocols of outer headers.
+const (
+	protoIPv4 = 4 // of an IPv4 packet; the tunnel's in the index, too
+	protoIPv6 = 41
+	protoGRE  = 47
+)
+
+// proto is the protocol of a tunnel's outer header.
+func (t *Tunnel) proto() uint8 {
+	return [...]uint8{IPIP: protoIPv4, GUE: ProtoUDP, GRE: protoGRE}[t.Type%3]
+}
+
 // String returns the tunnel as ipvsadm --tun-info lists it: "ipip",
 // "gue:6080:+c", "gue:6080:r+c", "gre:+c".
 func (t Tunnel) String() string {

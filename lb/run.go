@@ -137,7 +137,7 @@ func (d *Director) onServer(svc *service, o *op) {
 		d.serversMoved = true
 	case edit:
 		r := svc.byKey[key]
-		d.serversMoved = d.serversMoved || r.spec.Forward != o.real.Forward
+		d.serversMoved = d.serversMoved || r.spec.Forward != o.real.Forward || r.spec.Tunnel != o.real.Tunnel
 		d.set(svc, r, o.real)
 		svc.edits = append(svc.edits, sched.Edit{ID: r.id, Weight: r.spec.Weight})
 	case remove:
@@ -177,10 +177,10 @@ const trashPeriod = 120 * time.Second
 const sweepPeriod = 60 * time.Second
 
 // Collect forgets removed servers that nothing has pointed at for 120 s: their
-// IDs pass to others (K-DST-8). It is called every few seconds with a clock
-// that only goes up. refs says what points at a server, nil: the snapshot's
+// IDs pass to others (K-DST-8). It is called every few seconds with the time of
+// the workers' clock. refs says what points at a server, nil: the snapshot's
 // Refs; it must not call the director. Old entries of the caches of lblc and
-// lblcr go too.
+// lblcr go too, and what was learnt of paths and has ended.
 func (d *Director) Collect(now time.Duration, refs func(real uint32) int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -202,6 +202,9 @@ func (d *Director) Collect(now time.Duration, refs func(real uint32) int) {
 		}
 	}
 	slices.Sort(freed) // the order of a map would make runs differ
+	for _, p := range d.paths {
+		p.forget(clock.TicksAt(int64(now)))
+	}
 	for key, ids := range of {
 		if svc := d.byKey[key]; svc != nil {
 			sched.Forget(svc.plan, ids)

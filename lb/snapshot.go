@@ -39,6 +39,7 @@ type lookup struct {
 	vips     index // addresses of services
 	natReals index // NAT servers by protocol (0: any), address and port
 	reals    index // addresses of real servers, removed ones too
+	tunnels  index // real ID of TUN servers by outer protocol, address and GUE's port
 	ftp, any bool  // there are services of port 21, of port 0 (K-SVC-1)
 }
 
@@ -74,6 +75,7 @@ type Real struct {
 	Tunnel       Tunnel
 	Weight       int32
 	Upper, Lower uint32
+	Path         *Path  // of its address
 	Born         uint64 // generation in which it got its ID
 	Of           uint64 // Born of its service; a server may come back to one that was made again (K-DST-8)
 }
@@ -130,6 +132,15 @@ func (s *Snapshot) IsNATReal(proto uint8, addr *flow.Addr, port uint16) bool {
 		_, ok = s.natReals.find(0, addr, port)
 	}
 	return ok
+}
+
+// FindTunnel returns the real server that packets of this outer protocol to
+// this address, and of GUE's UDP to this port, are tunnelled to (K-DST-9).
+func (s *Snapshot) FindTunnel(proto uint8, addr *flow.Addr, port uint16) (real uint32, ok bool) {
+	if proto == protoIPv6 {
+		proto = protoIPv4
+	}
+	return s.tunnels.find(proto, addr, port)
 }
 
 // Rows returns the running counts of a worker. Its atomic fields may be read

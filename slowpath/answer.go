@@ -14,11 +14,15 @@ import (
 // lets an ICMPv6 one be 1280 bytes long.
 const answerBytes = packet.EthernetLen + 1280
 
-// message is type and code of an error, of IPv4 and of IPv6.
-type message struct{ type4, code4, type6, code6 uint8 }
+// message is what an ICMP error says: type, code and the second word.
+type message struct {
+	kind, code uint8
+	rest       uint32
+}
 
-// messages are what each kind is answered with (K-ICMP-7).
-var messages = [Kinds]message{
+// messages are what each kind is answered with (K-ICMP-7): type and code, of
+// IPv4 and of IPv6.
+var messages = [Kinds]struct{ type4, code4, type6, code6 uint8 }{
 	TimeExceeded:    {packet.ICMPTimeExceeded, 0, packet.ICMPv6TimeExceeded, 0},
 	TooBig:          {packet.ICMPUnreachable, packet.ICMPFragNeeded, packet.ICMPv6TooBig, 0},
 	PortUnreachable: {packet.ICMPUnreachable, packet.ICMPPortUnreachable, packet.ICMPv6Unreachable, packet.ICMPv6PortUnreachable},
@@ -33,7 +37,20 @@ func (p *Path) reply(m *Meta, frame []byte, now int64) Fate {
 		p.countError(ErrorUnfit)
 		return Unanswered
 	}
-	return p.report(m, frame, &in, now)
+	return p.report(m, answerTo(m, &in), frame, &in, now)
+}
+
+// answerTo is the message about the packet of in that m's kind asks for.
+func answerTo(m *Meta, in *packet.Info) (msg message) {
+	t := &messages[m.Kind]
+	msg.kind, msg.code = t.type4, t.code4
+	if in.Family == 6 {
+		msg.kind, msg.code = t.type6, t.code6
+	}
+	if m.Kind == TooBig {
+		msg.rest = uint32(m.MTU)
+	}
+	return msg
 }
 
 // unreachable answers a kept packet whose next hop failed. It is quoted as the
@@ -52,7 +69,7 @@ func (p *Path) unreachable(m *Meta, frame []byte, now int64) {
 	if !m.Virtual.IsZero() && sameFamily(&m.Virtual, &in) {
 		restore(frame, &in, &m.Virtual, m.VirtualPort)
 	}
-	p.report(m, frame, &in, now)
+	p.report(m, answerTo(m, &in), frame, &in, now)
 }
 
 // restore writes the virtual service into a packet's destination. Its transport
@@ -121,9 +138,9 @@ func lastOf(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// report sends the error about the packet that in describes to its source, or has it
+// report sends msg about the packet that in describes to its source, or has it
 // wait for the way there.
-func (p *Path) report(m *Meta, frame []byte, in *packet.Info, now int64) Fate {
+func (p *Path) report(m *Meta, msg message, frame []byte, in *packet.Info, now int64) Fate {
 	t := p.cfg.Tables()
 	key := flow.Key{Client: in.Src, Local: in.Dst, ClientPort: in.SrcPort, LocalPort: in.DstPort, Proto: in.Proto}
 	hash := nexthop.FlowHash(&key) // an error to a client takes the way of its connection
@@ -133,22 +150,13 @@ func (p *Path) report(m *Meta, frame []byte, in *packet.Info, now int64) Fate {
 		p.countError(ErrorNoWay)
 		return Unanswered
 	}
-	msg := &messages[m.Kind]
-	kind, code := msg.type4, msg.code4
-	if in.Family == 6 {
-		kind, code = msg.type6, msg.code6
-	}
-	if !p.limits.allow(&in.Src, hop.Prefix, kind, code, now) {
+	if !p.limits.allow(&in.Src, hop.Prefix, msg.kind, msg.code, now) {
 		p.countError(ErrorLimited)
 		return Unanswered
 	}
-	mtu := uint32(0)
-	if m.Kind == TooBig {
-		mtu = uint32(m.MTU)
-	}
 	p.ident++
 	const ip = headroom + packet.EthernetLen
-	p.answer = rewrite.ICMPError(p.answer[:ip], in, frame, from, kind, code, mtu, p.ident)
+	p.answer = rewrite.ICMPError(p.answer[:ip], in, frame, from, msg.kind, msg.code, msg.rest, p.ident)
 	made := packet.Info{Family: in.Family, L3: packet.EthernetLen, End: uint32(len(p.answer) - headroom)}
 	f := rewrite.Frame{Chunk: p.answer, Off: headroom, Len: made.End}
 	if !rewrite.Link(&f, &made, hop) {

@@ -26,13 +26,14 @@ const (
 	TooBig                      // answer: it does not fit its way, and must not be fragmented (K-FWD-MTU)
 	PortUnreachable             // answer: no server is available (K-PATH-6), or a server's packet has no connection (K-PATH-4)
 	HostUnreachable             // answer: no route leads to its server
+	TunnelError                 // an ICMP error about a packet in a tunnel: answer the sender of that (K-ICMP-5)
 	NoNeighbour                 // keep it until its next hop's address is known
 	Kinds                       // how many there are
 )
 
 var kindNames = [Kinds]string{
 	Host: "host", TimeExceeded: "time_exceeded", TooBig: "too_big", PortUnreachable: "port_unreachable",
-	HostUnreachable: "host_unreachable", NoNeighbour: "no_neighbour",
+	HostUnreachable: "host_unreachable", TunnelError: "tunnel_error", NoNeighbour: "no_neighbour",
 }
 
 // String returns the kind's name, as in counters.
@@ -55,8 +56,8 @@ type Meta struct {
 	VirtualPort uint16 // host order; 0: leave the quote's port
 	Worker      uint16 // who sent the packet here
 	Iface       uint16 // index in nexthop.Table of the interface that it came in by
-	MTU         uint16 // TooBig: what would fit, in bytes of IP
-	Inner       uint16 // NoNeighbour: bytes of tunnel headers in front of the client's IP packet
+	MTU         uint16 // TooBig: what would fit, in bytes of IP; TunnelError: of the tunnel's packet, 0 if it is about something else
+	Inner       uint16 // NoNeighbour, TunnelError: bytes from the first IP header to that of the client's packet; 0: it is the first
 	Kind        Kind
 	Direct      bool // NoNeighbour: the way is Table.OnLink's (DR), not Table.Lookup's
 	Silent      bool // NoNeighbour: no error if it fails, as of replies
@@ -157,6 +158,8 @@ func (p *Path) Handle(m *Meta, frame []byte) {
 		p.count(Host, p.toHost(m, frame))
 	case NoNeighbour:
 		p.keep(m, frame, false, now)
+	case TunnelError:
+		p.count(m.Kind, p.relay(m, frame, now))
 	default:
 		p.count(m.Kind, p.reply(m, frame, now))
 	}

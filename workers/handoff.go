@@ -124,19 +124,19 @@ var kinds = [fastpath.Verdicts]slowpath.Kind{
 	fastpath.Pass: slowpath.Host, fastpath.Hold: slowpath.NoNeighbour,
 	fastpath.DropTTL: slowpath.TimeExceeded, fastpath.DropTooBig: slowpath.TooBig,
 	fastpath.DropNoServer: slowpath.PortUnreachable, fastpath.DropNATReply: slowpath.PortUnreachable,
-	fastpath.DropNoRoute: slowpath.HostUnreachable,
+	fastpath.DropNoRoute: slowpath.HostUnreachable, fastpath.DropTunnelError: slowpath.TunnelError,
 }
 
 // describe tells the slow path what k is. An error to a client comes from the
 // service that it addressed, one to a server from the director.
 func (w *Worker) describe(k *fastpath.Packet, m *slowpath.Meta) {
-	*m = slowpath.Meta{Worker: uint16(w.ID), Iface: k.Iface, MTU: k.MTU, Kind: kinds[k.Verdict]}
+	*m = slowpath.Meta{Worker: uint16(w.ID), Iface: k.Iface, MTU: k.MTU, Inner: k.Inner, Kind: kinds[k.Verdict]}
 	if !k.Reply {
 		m.Virtual, m.VirtualPort = k.Info.Dst, k.Info.DstPort
 	}
 	if k.Verdict == fastpath.Hold {
 		h := &k.Held
 		m.Target, m.Flow, m.Virtual, m.VirtualPort = h.Target, h.Flow, h.Virtual, h.VirtualPort
-		m.Inner, m.Direct, m.Silent = h.Inner, h.Direct, k.Reply
+		m.Direct, m.Silent = h.Direct, k.Reply
 	}
 }

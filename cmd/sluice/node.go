@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
+	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/internal/config"
 	"github.com/sluice-lb/sluice/internal/control"
 	"github.com/sluice-lb/sluice/internal/ipvsadm"
@@ -237,7 +238,7 @@ func (n *node) collect(ctx context.Context) {
 		case <-every.C:
 		}
 		before := n.director.Current().Generation
-		n.director.Collect(time.Since(n.started), nil)
+		n.director.Collect(time.Duration(clock.System{}.Now()), nil)
 		if n.director.Current().Generation == before {
 			continue
 		}
@@ -258,7 +259,7 @@ func (n *node) Services(ctx context.Context) ([]control.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return control.ServicesOf(s, stats), nil
+	return control.ServicesOf(s, stats, clock.TicksAt(clock.System{}.Now())), nil
 }
 
 // Conns visits the live connections.

@@ -50,7 +50,6 @@ type player struct {
 	folder    string // of the configuration file: reload names files from there
 
 	meter     ipvsadm.Meter
-	began     int64 // when the clock began
 	tickAt    int64 // when the rates tick next
 	collectAt int64 // when the trash is looked into next; 0: it is empty
 
@@ -202,7 +201,7 @@ func (p *player) begin(origin int64, script []scriptLine) {
 		p.now = min(p.now, origin+script[0].nanos)
 	}
 	p.clock.Set(p.now)
-	p.began, p.tickAt = p.now, p.now+int64(ipvsadm.EstimatorPeriod)
+	p.tickAt = p.now + int64(ipvsadm.EstimatorPeriod)
 	p.turn("timer")
 }
 
@@ -359,7 +358,7 @@ func (p *player) state() control.State {
 		conns = append(conns, *r)
 		return true
 	})
-	s := control.State{Services: control.ServicesOf(snap, stats), Connections: []control.Conn{}}
+	s := control.State{Services: control.ServicesOf(snap, stats, clock.TicksAt(p.clock.Now())), Connections: []control.Conn{}}
 	for i := range conns {
 		s.Connections = append(s.Connections, control.ConnOf(0, &conns[i]))
 	}
@@ -419,7 +418,7 @@ func (p *player) housekeep() {
 		p.meter.Tick(p.director.Current(), counts)
 	}
 	if p.collectAt != 0 && p.now >= p.collectAt {
-		p.director.Collect(time.Duration(p.now-p.began), nil)
+		p.director.Collect(time.Duration(p.now), nil)
 		if p.collectAt += int64(trashEvery); len(p.director.Removed()) == 0 {
 			p.collectAt = 0
 		}

@@ -165,7 +165,11 @@ func servicesTable(w io.Writer, services []control.Service) {
 		}
 		fmt.Fprintf(w, "%s\t%s\t\t\t\t\t%s\n", serviceTitle(&s), flags, statsCells(s.Stats))
 		for _, d := range s.Servers {
-			fmt.Fprintf(w, "  %s\t\t%s\t%d\t%d\t%d\t%s\n", endpoint(d.Address, d.Port), d.Forward, d.Weight, d.Active, d.Inactive, statsCells(d.Stats))
+			forward := d.Forward
+			if d.PathMTU > 0 {
+				forward += fmt.Sprintf(", MTU %d", d.PathMTU)
+			}
+			fmt.Fprintf(w, "  %s\t\t%s\t%d\t%d\t%d\t%s\n", endpoint(d.Address, d.Port), forward, d.Weight, d.Active, d.Inactive, statsCells(d.Stats))
 		}
 	}
 }

@@ -52,8 +52,15 @@ func FuzzParse(f *testing.F) {
 		quoted := dirty
 		for at := range min(len(frame), 100) {
 			end := len(frame) - at%3
-			if r := ParseQuoted(frame, at, end, &quoted); r == Parsed {
+			r := ParseQuoted(frame, at, end, &quoted)
+			if r == Parsed {
 				checkInfo(t, r, &quoted, frame[:end])
+			}
+			if r == Parsed || r == OtherProto {
+				inner := dirty
+				if r := ParseTunnelled(frame, &quoted, &inner); r == Parsed {
+					checkInfo(t, r, &inner, frame[:end])
+				}
 			}
 		}
 	})

@@ -16,6 +16,7 @@ const (
 	ProtoTCP    = 6
 	ProtoUDP    = 17
 	ProtoIPv6   = 41 // IPv6 in IP (RFC 4213, RFC 2473)
+	ProtoGRE    = 47
 	ProtoESP    = 50
 	ProtoAH     = 51
 	ProtoICMPv6 = 58
@@ -51,6 +52,7 @@ const (
 	ICMPv6Unreachable   = 1
 	ICMPv6TooBig        = 2
 	ICMPv6TimeExceeded  = 3
+	ICMPv6Parameter     = 4
 	ICMPv6Informational = 128
 
 	ICMPv6AddressUnreachable = 3

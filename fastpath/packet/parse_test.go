@@ -2,6 +2,7 @@ package packet_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -358,16 +359,63 @@ func TestParseQuoted(t *testing.T) {
 			t.Errorf("%s: %v, port %d, end %d; want %v, %d, %d", tt.stake, r, q.SrcPort, int(q.End)-at, tt.want, tt.sport, tt.end)
 		}
 	}
-	// A tunnel's packet is quoted inside the quote.
-	frame := ip4.ICMP4(3, 4, 1400).Quote(ip4.Encap(ip6.UDP(80, 1000)), -1).Bytes()
-	var q, inner packet.Info
-	packet.ParseQuoted(frame, 42, len(frame), &q)
-	if r := packet.ParseQuoted(frame, int(q.L4), int(q.End), &inner); r != packet.Parsed || inner.Family != 6 || inner.SrcPort != 80 {
-		t.Errorf("the packet in the tunnel: %v %+v", r, inner)
-	}
+	frame := ip4.ICMP4(3, 3, 0).Quote(ip4.UDP(80, 1000), -1).Bytes()
+	var q packet.Info
 	for _, bad := range [][2]int{{-1, 10}, {len(frame), len(frame)}, {20, len(frame) + 1}, {30, 20}} {
 		if r := packet.ParseQuoted(frame, bad[0], bad[1], &q); r != packet.Truncated {
 			t.Errorf("ParseQuoted from %d to %d of %d: %v, want truncated", bad[0], bad[1], len(frame), r)
+		}
+	}
+}
+
+// The packet of a tunnel is quoted inside the quote.
+func TestParseTunnelled(t *testing.T) {
+	in4, in6 := ip4.TCP(80, 1000, 0).Datagram(), ip6.TCP(80, 1000, 0).Datagram()
+	gre := func(head ...byte) func([]byte) packettest.Packet {
+		return func(b []byte) packettest.Packet { return ip4.Proto(47).Payload(append(head, b...)) }
+	}
+	gue := func(head ...byte) func([]byte) packettest.Packet {
+		return func(b []byte) packettest.Packet { return ip4.UDP(5, 6080).Payload(append(head, b...)) }
+	}
+	for _, tt := range []struct {
+		stake string
+		wrap  func([]byte) packettest.Packet
+		want  packet.Result // of either family inside
+	}{
+		{"IP in IP", func(b []byte) packettest.Packet { return ip4.Proto(4).Payload(b) }, packet.Parsed},
+		{"6 in 4", func(b []byte) packettest.Packet { return ip4.Proto(41).Payload(b) }, packet.Parsed},
+		{"behind options", func(b []byte) packettest.Packet { return ip4.Options(1, 1, 1, 0).Proto(4).Payload(b) }, packet.Parsed},
+		{"GRE", gre(0, 0, 8, 0), packet.Parsed},
+		{"GRE of IPv6", gre(0, 0, 0x86, 0xdd), packet.Parsed},
+		{"GRE with checksum", gre(0x80, 0, 8, 0, 1, 2, 0, 0), packet.Parsed},
+		{"GRE with a key", gre(0x20, 0, 8, 0, 1, 2, 3, 4), packet.OtherProto},
+		{"GRE with a number", gre(0x10, 0, 8, 0, 1, 2, 3, 4), packet.OtherProto},
+		{"PPTP's GRE", gre(0, 1, 8, 0), packet.OtherProto},
+		{"GRE of ARP", gre(0, 0, 8, 6), packet.OtherProto},
+		{"GUE", gue(0, 4, 0, 0), packet.Parsed},
+		{"GUE of IPv6", gue(0, 41, 0, 0), packet.Parsed},
+		{"GUE with two words of options", gue(2, 4, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8), packet.Parsed},
+		{"GUE with more than there is", gue(31, 4, 0, 0), packet.Truncated},
+		{"GUE's control message", gue(0x20, 4, 0, 0), packet.OtherProto},
+		{"GUE version 1 has no header", gue(0x40, 4, 0, 0), packet.OtherProto},
+		{"UDP in GUE", gue(0, 17, 0, 0), packet.OtherProto},
+		{"not a tunnel's", func(b []byte) packettest.Packet { return ip4.TCP(1, 2, 0).Payload(b) }, packet.OtherProto},
+	} {
+		for family, b := range map[uint8][]byte{4: in4, 6: in6} {
+			frame := ip4.ICMP4(3, 4, 1400).Quote(tt.wrap(b), -1).Bytes()
+			var outer, inner packet.Info
+			packet.ParseQuoted(frame, 42, len(frame), &outer)
+			r := packet.ParseTunnelled(frame, &outer, &inner)
+			if r != tt.want || r == packet.Parsed && (inner.Family != family || inner.SrcPort != 80 || int(inner.L3) != len(frame)-len(b)) {
+				t.Errorf("%s, IPv%d inside: %v %+v, want %v", tt.stake, family, r, inner, tt.want)
+			}
+			for n := int(outer.L4); n < len(frame); n++ { // cut anywhere: nothing beyond is read
+				cut := outer
+				cut.End = uint32(n)
+				if r := packet.ParseTunnelled(slices.Clip(frame[:n]), &cut, &inner); r == packet.Parsed && int(inner.L4)+4 > n {
+					t.Errorf("%s, IPv%d, cut at %d: has ports at %d", tt.stake, family, n, inner.L4)
+				}
+			}
 		}
 	}
 }

@@ -11,9 +11,8 @@ const lastQuote = 1 << 15
 // to be there.
 //
 // Parsed: TCP, UDP or SCTP, with ports. ICMP, IPsec and OtherProto: another
-// protocol, whose header is at L4 and may be cut; of a tunnel's packet
-// (ProtoIPv4, ProtoIPv6) ParseQuoted may be asked again, from L4. Fragment:
-// not the datagram's first part, so there are no ports.
+// protocol, whose header is at L4 and may be cut. Fragment: not the datagram's
+// first part, so there are no ports.
 func ParseQuoted(frame []byte, at, end int, in *Info) Result {
 	*in = Info{}
 	if at < 0 || at > lastQuote || end > len(frame) || end > MaxFrame || at >= end {
@@ -109,3 +108,25 @@ func quotedPorts(frame []byte, part, first bool, in *Info) Result {
 	}
 	return OtherProto
 }
+
+// ParseTunnelled is ParseQuoted for the packet inside the quoted one that outer
+// describes, which may be of IP in IP, GRE or GUE: OtherProto if it is not, or
+// has what no tunnel of ours has (keys, control messages).
+func ParseTunnelled(frame []byte, outer, in *Info) Result {
+	at, t := int(outer.L4), frame[outer.L4:outer.End]
+	switch {
+	case outer.Proto == ProtoIPv4 || outer.Proto == ProtoIPv6:
+	case outer.Proto == ProtoGRE && len(t) >= 4 && be.Uint16(t)&^greSum == 0 && (be.Uint16(t[2:]) == EtherIPv4 || be.Uint16(t[2:]) == EtherIPv6):
+		at += 4 + 4*int(t[0]>>7)
+	case outer.Proto == ProtoUDP && len(t) >= UDPLen+4 && t[UDPLen]&^gueOptions == 0 && (t[UDPLen+1] == ProtoIPv4 || t[UDPLen+1] == ProtoIPv6):
+		at += UDPLen + 4 + 4*int(t[UDPLen]&gueOptions)
+	default:
+		return OtherProto
+	}
+	return ParseQuoted(frame, at, int(outer.End), in)
+}
+
+const (
+	greSum     = 0x8000 // four more bytes, with a checksum (RFC 2784 section 2.1)
+	gueOptions = 0x1f   // their length, in words (draft-ietf-intarea-gue section 3.1)
+)

@@ -138,7 +138,6 @@ func (e *Encap) sourcePort(in *packet.Info) uint16 {
 // GRE's header (RFC 2784 section 2), without and with its optional checksum,
 // lengths in bytes.
 const (
-	protoGRE  = 47
 	greLen    = 4
 	greSumLen = 4      // checksum and a reserved word
 	greHasSum = 0x8000 // in the first word
@@ -147,7 +146,7 @@ const (
 // gre writes the header of GRE into b as gue does. Its checksum covers all of
 // b; unlike UDP's it may be 0.
 func (e *Encap) gre(b []byte, in, out *packet.Info) {
-	out.Proto = protoGRE
+	out.Proto = packet.ProtoGRE
 	first := uint32(packet.EtherIPv4)
 	if in.Family == 6 {
 		first = packet.EtherIPv6

@@ -41,6 +41,7 @@ type Real struct {
 	Active     int32  `json:"active"`
 	Inactive   int32  `json:"inactive"`
 	Persistent int32  `json:"persistent"`
+	PathMTU    uint16 `json:"path_mtu,omitempty"` // of the way to a TUN server, as ICMP errors told
 	Stats      Stats  `json:"stats"`
 }
 

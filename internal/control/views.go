@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 	"github.com/sluice-lb/sluice/slowpath"
@@ -17,18 +18,18 @@ import (
 var protoNames = map[uint8]string{0: "ip", 6: "tcp", 17: "udp", 50: "esp", 51: "ah", 132: "sctp"}
 
 // ServicesOf makes the documents of s's services, in the order in which they
-// were configured, with counters from stats.
-func ServicesOf(s *lb.Snapshot, stats *workers.Stats) []Service {
+// were configured, with counters from stats. now is of the workers' clock.
+func ServicesOf(s *lb.Snapshot, stats *workers.Stats, now clock.Ticks) []Service {
 	out := []Service{}
 	for _, svc := range s.Services {
 		if svc != nil {
-			out = append(out, serviceOf(s, svc, stats))
+			out = append(out, serviceOf(s, svc, stats, now))
 		}
 	}
 	return out
 }
 
-func serviceOf(s *lb.Snapshot, svc *lb.Service, stats *workers.Stats) Service {
+func serviceOf(s *lb.Snapshot, svc *lb.Service, stats *workers.Stats, now clock.Ticks) Service {
 	v := Service{
 		Name: svc.Name, FWMark: svc.Mark, Family: "ipv4", Scheduler: svc.Scheduler,
 		Flags: append([]string{}, svc.Flags.Names(svc.Scheduler)...), OnePacket: svc.OnePacket,
@@ -46,10 +47,14 @@ func serviceOf(s *lb.Snapshot, svc *lb.Service, stats *workers.Stats) Service {
 	for _, d := range svc.Dests {
 		r := &s.Reals[d.ID]
 		active, inactive := s.Load(d.ID)
-		v.Servers = append(v.Servers, Real{
+		server := Real{
 			Address: r.Addr.String(), Port: r.Port, Forward: r.Forward.String(), Weight: r.Weight,
 			Active: active, Inactive: inactive, Persistent: s.Persistent(d.ID), Stats: statsOf(stats.Reals[d.ID]),
-		})
+		}
+		if r.Forward == lb.TUN {
+			server.PathMTU = r.Path.At(now)
+		}
+		v.Servers = append(v.Servers, server)
 	}
 	return v
 }
