@@ -113,8 +113,14 @@ func (p *Pipeline) Adopt(s *lb.Snapshot, now clock.Ticks) {
 		p.sweep, p.sweepAt = 1, now+sweepDelay
 		p.conns.Remind(p.sweepAt)
 	}
-	// A real ID may have been given to another server.
+	var was []lb.Real // whose ways still hold
+	if p.snap != nil && p.snap.Sysctl.PMTUDisc == s.Sysctl.PMTUDisc {
+		was = p.snap.Reals
+	}
 	for i := range s.Reals {
+		if i < len(was) && was[i] == s.Reals[i] {
+			continue
+		}
 		p.realHops[i] = realHop{encap: rewrite.NewEncap(&s.Reals[i], s.Sysctl.PMTUDisc != 0, p.tunnelSeed)}
 	}
 	p.rows = s.Adopt(p.worker, p.snap)

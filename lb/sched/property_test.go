@@ -240,6 +240,24 @@ func BenchmarkPick(b *testing.B) {
 	}
 }
 
+// BenchmarkPlan is what a change of a service's servers costs the director: the
+// table of a hashing scheduler.
+func BenchmarkPlan(b *testing.B) {
+	for _, name := range []string{"dh", "sh", "mh"} {
+		for _, n := range []int{10, 100, 1000} {
+			b.Run(fmt.Sprintf("%s/servers=%d", name, n), func(b *testing.B) {
+				var dests []Dest
+				for i := range n {
+					dests = append(dests, dest(uint32(i), fmt.Sprintf("10.0.%d.%d", i>>8, i&255), 80, int32(1+i%10)))
+				}
+				for b.Loop() {
+					Plan(name, 0, dests, nil, nil)
+				}
+			})
+		}
+	}
+}
+
 type idle struct{}
 
 func (idle) Load(uint32) (active, inactive int32) { return 0, 0 }

@@ -109,6 +109,23 @@ func TestNoAllocs(t *testing.T) {
 	}
 }
 
+// TestAdoptTakesTables: a worker takes over a table as it is, however many
+// servers there are; that it is made is not the worker's business.
+func TestAdoptTakesTables(t *testing.T) {
+	for _, name := range []string{"dh", "sh", "mh"} {
+		svc := newService(name, 0)
+		svc.batch = true
+		for i := range 1000 {
+			svc.add(dest(uint32(i), fmt.Sprintf("10.1.%d.%d", i>>8, i&255), 80, 1))
+		}
+		svc.publish()
+		worker := svc.scheduler(t)
+		if n := testing.AllocsPerRun(100, func() { worker.Adopt(svc.dests, svc.plan) }); n != 0 {
+			t.Errorf("to adopt a table of %s allocates %v times, want 0", name, n)
+		}
+	}
+}
+
 // sequence returns the IDs of n picks, 0 for nobody.
 func sequence(svc *service, s Scheduler, l Loads, n int) []uint32 {
 	ids := make([]uint32, n)

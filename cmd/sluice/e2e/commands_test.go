@@ -3,11 +3,13 @@ package e2e
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-lb/sluice/internal/testnet"
 )
@@ -143,5 +145,34 @@ TCP  203.0.113.10:80 rr
 	}
 	if got := ipvsadm("", "-C"); got != (said{}) || d.status().Services != 0 {
 		t.Errorf("all services removed: %+v, and %d are there", got, d.status().Services)
+	}
+}
+
+// A service of 1,000 servers with Maglev hashing is edited over and over, which
+// makes its table anew each time, while counted flows go through: the director
+// builds tables beside the workers, and no packet is lost.
+func TestMaglevEditsUnderLoad(t *testing.T) {
+	n := testnet.New(t, routed(1))
+	echoUDP(t, n.In(server(0)), ":8080")
+	var servers strings.Builder
+	for i := range 999 {
+		fmt.Fprintf(&servers, ", {address: 10.9.%d.%d, port: 8080, weight: 0}", i/250, 1+i%250)
+	}
+	d := start(t, n, "services: [{protocol: udp, address: 203.0.113.10, port: 80, scheduler: mh, servers: [{address: 10.0.2.11, port: 8080}"+servers.String()+"]}]\n")
+	s := newStream(t, n.In("client"), 4, 2*time.Millisecond)
+	if err := d.await(patience, "the flows are there", func() bool { return d.status().Connections == 4 }); err != nil {
+		t.Fatal(err)
+	}
+	const edits = 40
+	for i := range edits { // servers that nobody is: flows that began before stay where they are
+		line := fmt.Sprintf("ipvsadm --socket %s -e -u 203.0.113.10:80 -r 10.9.%d.%d:8080 -m -w %d", d.socket(), i/250, 1+i%250, 1+i%7)
+		if got := d.command(d.binary, "", strings.Fields(line)...); got != (said{}) {
+			t.Fatalf("%s: %+v", line, got)
+		}
+	}
+	sent, lost := s.end()
+	t.Logf("%d edits; %d datagrams each way, %d lost", edits, sent, lost)
+	if lost > 0 || sent == 0 {
+		t.Errorf("%d of %d datagrams lost", lost, sent)
 	}
 }
