@@ -7,6 +7,7 @@ import (
 	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
+	"github.com/sluice-lb/sluice/lb/flow"
 )
 
 // request accounts a packet from the client on its connection (K-PATH-3,
@@ -187,7 +188,7 @@ func opens(k *Packet) bool {
 	case packet.ProtoTCP:
 		return k.Info.TCPFlags&packet.SYN != 0
 	case packet.ProtoSCTP:
-		return k.Info.Event == packet.EventInit
+		return k.Info.Event == flow.EventInit
 	}
 	return false
 }

@@ -78,7 +78,7 @@ func (p *Path) unreachable(m *Meta, frame []byte, now int64) {
 func restore(frame []byte, in *packet.Info, vip *flow.Addr, port uint16) {
 	if in.Family == 4 {
 		h := packet.IPv4(frame[in.L3:])
-		h.SetChecksum(csum.AdjustAddr(h.Checksum(), &in.Dst, vip))
+		h.SetChecksum(csum.Apply(h.Checksum(), csum.ChangeAddr(&in.Dst, vip)))
 		copy(h[16:20], vip[12:])
 	} else {
 		copy(frame[in.L3+24:in.L3+40], vip[:])

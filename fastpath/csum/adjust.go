@@ -8,23 +8,6 @@ import (
 
 var be = binary.BigEndian
 
-// Adjust16 returns a checksum after one word that it covers went from was to
-// now. RFC 1624 eqn 3: right where RFC 1141 gives 0xffff for 0x0000.
-func Adjust16(sum, was, now uint16) uint16 {
-	return Apply(sum, Change16(was, now))
-}
-
-// Adjust32 is Adjust16 of two adjacent words, an IPv4 address for example.
-func Adjust32(sum uint16, was, now uint32) uint16 {
-	return Apply(sum, Change32(was, now))
-}
-
-// AdjustAddr returns a checksum after an address that it covers went from was
-// to now, both of one family.
-func AdjustAddr(sum uint16, was, now *flow.Addr) uint16 {
-	return Apply(sum, ChangeAddr(was, now))
-}
-
 // A Change is what the partial sum of some bytes gains when they go from one
 // value to another, modulo 0xffff: for checksums that cover the same change
 // (an IP header's and TCP's, of an address) it is worked out once. Changes
@@ -57,7 +40,8 @@ func Change128(was, now []byte) Change {
 		Change32(be.Uint32(was[8:]), be.Uint32(now[8:])) + Change32(be.Uint32(was[12:]), be.Uint32(now[12:]))
 }
 
-// Apply returns a checksum after a change of what it covers.
+// Apply returns a checksum after a change of what it covers. RFC 1624 eqn 3: right
+// where RFC 1141 gives 0xffff for 0x0000.
 func Apply(sum uint16, c Change) uint16 {
 	return ^fold64(uint64(^sum) + uint64(c))
 }

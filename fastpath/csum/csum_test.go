@@ -112,7 +112,7 @@ func FuzzSum(f *testing.F) {
 	})
 }
 
-func TestAdjust16(t *testing.T) {
+func TestApply(t *testing.T) {
 	tests := []struct {
 		stake         string
 		sum, was, now uint16
@@ -124,8 +124,8 @@ func TestAdjust16(t *testing.T) {
 		{"carry comes round", 0xfeff, 0x0106, 0x0006, 0x0000},
 	}
 	for _, tt := range tests {
-		if got := Adjust16(tt.sum, tt.was, tt.now); got != tt.want {
-			t.Errorf("%s: Adjust16(%#04x, %#04x, %#04x) = %#04x, want %#04x", tt.stake, tt.sum, tt.was, tt.now, got, tt.want)
+		if got := Apply(tt.sum, Change16(tt.was, tt.now)); got != tt.want {
+			t.Errorf("%s: %#04x after %#04x became %#04x is %#04x, want %#04x", tt.stake, tt.sum, tt.was, tt.now, got, tt.want)
 		}
 	}
 }
@@ -147,20 +147,21 @@ func FuzzAdjust(f *testing.F) {
 			now := append([]byte(nil), h...)
 			copy(now[at:], with[:n])
 			want := Apply(Fold(Sum(now, 0)), Change16(0, wrong))
-			var got uint16
+			var change Change
 			switch n {
 			case 2:
-				got = Adjust16(sum, binary.BigEndian.Uint16(was), binary.BigEndian.Uint16(with))
+				change = Change16(binary.BigEndian.Uint16(was), binary.BigEndian.Uint16(with))
 			case 4:
-				got = Adjust32(sum, binary.BigEndian.Uint32(was), binary.BigEndian.Uint32(with))
+				change = Change32(binary.BigEndian.Uint32(was), binary.BigEndian.Uint32(with))
 				a, b := flow.From4([4]byte(was)), flow.From4([4]byte(with))
-				if g := AdjustAddr(sum, &a, &b); g != got {
-					t.Errorf("AdjustAddr of IPv4 %x to %x gives %#04x, Adjust32 %#04x", was, with[:n], g, got)
+				if c := ChangeAddr(&a, &b); c != change {
+					t.Errorf("ChangeAddr of IPv4 %x to %x gives %#x, Change32 %#x", was, with[:n], c, change)
 				}
 			case 16:
 				a, b := flow.Addr(was), flow.Addr(with[:16])
-				got = AdjustAddr(sum, &a, &b)
+				change = ChangeAddr(&a, &b)
 			}
+			got := Apply(sum, change)
 			if same(got, want) {
 				continue
 			}
@@ -237,7 +238,7 @@ func TestNoAllocation(t *testing.T) {
 	var x, y flow.Addr
 	x[15], y[15] = 1, 2
 	if n := testing.AllocsPerRun(100, func() {
-		sink = Sum(b, 0) + SCTP(b) + Pseudo(&x, &y, 6, 20) + uint32(AdjustAddr(1, &x, &y))
+		sink = Sum(b, 0) + SCTP(b) + Pseudo(&x, &y, 6, 20) + uint32(Apply(1, ChangeAddr(&x, &y)))
 	}); n != 0 {
 		t.Errorf("checksums allocate %v times a call, want 0", n)
 	}

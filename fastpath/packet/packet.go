@@ -34,7 +34,7 @@ type Info struct {
 	VLANs            uint8           // tags in VLAN; a tag with ID 0 only carries a priority and is not counted
 	VLAN             [MaxTags]uint16 // VLAN IDs, outer tag first
 	TOS              uint8           // or traffic class
-	Event            uint8           // what moves the connection's state, see Event constants; of ICMP the type
+	Event            uint8           // what moves the connection's state, one of package flow's; of ICMP the type
 	TCPFlags         uint8           // FIN to CWR; 0 for other protocols
 	Flags            Flags
 }
@@ -49,30 +49,6 @@ const (
 	FlagDF                         // IPv4: don't fragment
 	FlagOptions                    // IPv4 options or IPv6 extension headers are present
 	FlagGroup                      // destination MAC is multicast or broadcast
-)
-
-// TCP events in Info.Event. Of the flags that are set the first of RST, SYN,
-// FIN, ACK decides (facts 1.7).
-const (
-	EventSYN uint8 = iota
-	EventFIN
-	EventACK
-	EventRST
-	EventNone
-)
-
-// SCTP events in Info.Event: what the first chunk is (facts 1.7).
-const (
-	EventData uint8 = iota // DATA and whatever moves no state
-	EventInit
-	EventInitAck
-	EventCookieEcho
-	EventCookieAck
-	EventShutdown
-	EventShutdownAck
-	EventShutdownComplete
-	EventError
-	EventAbort
 )
 
 // Result says what Parse made of a frame. Up to OtherProto the frame is well

@@ -232,15 +232,15 @@ var tcpEvents = func() (e [ACK << 1]uint8) {
 	for flags := range e {
 		switch {
 		case flags&RST != 0:
-			e[flags] = EventRST
+			e[flags] = flow.EventRST
 		case flags&SYN != 0:
-			e[flags] = EventSYN
+			e[flags] = flow.EventSYN
 		case flags&FIN != 0:
-			e[flags] = EventFIN
+			e[flags] = flow.EventFIN
 		case flags&ACK != 0:
-			e[flags] = EventACK
+			e[flags] = flow.EventACK
 		default:
-			e[flags] = EventNone
+			e[flags] = flow.EventNone
 		}
 	}
 	return e
@@ -249,8 +249,8 @@ var tcpEvents = func() (e [ACK << 1]uint8) {
 // sctpEvents gives the event of a chunk type (RFC 9260 section 3.2); those
 // not named here are EventData.
 var sctpEvents = [256]uint8{
-	1: EventInit, 2: EventInitAck, 6: EventAbort, 7: EventShutdown, 8: EventShutdownAck, 9: EventError,
-	10: EventCookieEcho, 11: EventCookieAck, 14: EventShutdownComplete,
+	1: flow.EventInit, 2: flow.EventInitAck, 6: flow.EventAbort, 7: flow.EventShutdown, 8: flow.EventShutdownAck, 9: flow.EventError,
+	10: flow.EventCookieEcho, 11: flow.EventCookieAck, 14: flow.EventShutdownComplete,
 }
 
 // sctpEvent returns the event of a packet with these chunks, at least one
@@ -258,13 +258,13 @@ var sctpEvents = [256]uint8{
 // their place (facts 1.7).
 func sctpEvent(chunks []byte) uint8 {
 	event := sctpEvents[chunks[0]]
-	if event != EventCookieEcho && event != EventCookieAck {
+	if event != flow.EventCookieEcho && event != flow.EventCookieAck {
 		return event
 	}
 	n := int(be.Uint16(chunks[2:]))
 	next := (n + 3) &^ 3 // chunks begin at multiples of 4
-	if n >= ChunkLen && next+ChunkLen <= len(chunks) && sctpEvents[chunks[next]] == EventAbort {
-		return EventAbort
+	if n >= ChunkLen && next+ChunkLen <= len(chunks) && sctpEvents[chunks[next]] == flow.EventAbort {
+		return flow.EventAbort
 	}
 	return event
 }

@@ -53,7 +53,7 @@ func TestParse(t *testing.T) {
 			in.SrcPort, in.DstPort, in.End, in.Proto, in.TCPFlags = 1000, 80, 54, 6, packet.SYN
 		})},
 		{"TTL, TOS, DF and padding", ip4.TTL(9).TOS(0xb9).DF().TCP(1000, 80, packettest.ACK).Pad(60), info4(func(in *packet.Info) {
-			in.SrcPort, in.DstPort, in.End, in.Proto, in.TCPFlags, in.Event = 1000, 80, 54, 6, packet.ACK, packet.EventACK
+			in.SrcPort, in.DstPort, in.End, in.Proto, in.TCPFlags, in.Event = 1000, 80, 54, 6, packet.ACK, flow.EventACK
 			in.TTL, in.TOS, in.Flags = 9, 0xb9, packet.FlagDF
 		})},
 		{"UDP shorter than TCP's header", ip4.UDP(1000, 53), info4(func(in *packet.Info) {
@@ -69,7 +69,7 @@ func TestParse(t *testing.T) {
 			in.SrcPort, in.DstPort, in.End, in.Proto = 1, 2, 54+65535, 17
 		})},
 		{"IPv4 options", ip4.Options(1, 1, 1, 0).TCP(1000, 80, 0), info4(func(in *packet.Info) {
-			in.SrcPort, in.DstPort, in.L4, in.End, in.Proto, in.Event, in.Flags = 1000, 80, 38, 58, 6, packet.EventNone, packet.FlagOptions
+			in.SrcPort, in.DstPort, in.L4, in.End, in.Proto, in.Event, in.Flags = 1000, 80, 38, 58, 6, flow.EventNone, packet.FlagOptions
 		})},
 		{"a frame to a group", packettest.Eth(group, other).IP4(cip, vip).UDP(1, 2), info4(func(in *packet.Info) {
 			in.SrcPort, in.DstPort, in.End, in.Proto, in.Flags = 1, 2, 42, 17, packet.FlagGroup
@@ -87,10 +87,10 @@ func TestParse(t *testing.T) {
 			in.SrcPort, in.DstPort, in.L3, in.L4, in.End, in.Proto, in.VLANs, in.VLAN[0] = 1, 2, 22, 42, 50, 17, 1, 200
 		})},
 		{"SCTP", ip4.SCTP(1000, 3868, 1), info4(func(in *packet.Info) {
-			in.SrcPort, in.DstPort, in.End, in.Proto, in.Event = 1000, 3868, 50, 132, packet.EventInit
+			in.SrcPort, in.DstPort, in.End, in.Proto, in.Event = 1000, 3868, 50, 132, flow.EventInit
 		})},
 		{"IPv6 TCP with traffic class and flow label", ip6.TOS(0xb9).FlowLabel(0xfffff).TTL(9).TCP(1000, 80, packettest.RST), info6(func(in *packet.Info) {
-			in.SrcPort, in.DstPort, in.End, in.Proto, in.TCPFlags, in.Event = 1000, 80, 74, 6, packet.RST, packet.EventRST
+			in.SrcPort, in.DstPort, in.End, in.Proto, in.TCPFlags, in.Event = 1000, 80, 74, 6, packet.RST, flow.EventRST
 			in.TOS, in.TTL = 0xb9, 9
 		})},
 		{"IPv6 with every extension header", ip6.HopByHop(6).DestOpts(14).Routing().AH().DestOpts(6).UDP(1, 2), info6(func(in *packet.Info) {
@@ -244,16 +244,16 @@ func TestFragmentInfo(t *testing.T) {
 // Of the flags the first of RST, SYN, FIN, ACK decides (facts 1.7).
 func TestTCPEvents(t *testing.T) {
 	for flags := range 256 {
-		want := packet.EventNone
+		want := flow.EventNone
 		switch {
 		case flags&packet.RST != 0:
-			want = packet.EventRST
+			want = flow.EventRST
 		case flags&packet.SYN != 0:
-			want = packet.EventSYN
+			want = flow.EventSYN
 		case flags&packet.FIN != 0:
-			want = packet.EventFIN
+			want = flow.EventFIN
 		case flags&packet.ACK != 0:
-			want = packet.EventACK
+			want = flow.EventACK
 		}
 		for _, p := range []packettest.Packet{ip4.TCP(1, 2, uint8(flags)), ip6.TCP(1, 2, uint8(flags))} {
 			var in packet.Info
@@ -270,26 +270,26 @@ func TestSCTPEvents(t *testing.T) {
 		chunks []uint8
 		want   uint8
 	}{
-		{[]uint8{0}, packet.EventData},
-		{[]uint8{1}, packet.EventInit},
-		{[]uint8{2}, packet.EventInitAck},
-		{[]uint8{3}, packet.EventData},
-		{[]uint8{4}, packet.EventData},
-		{[]uint8{5}, packet.EventData},
-		{[]uint8{6}, packet.EventAbort},
-		{[]uint8{7}, packet.EventShutdown},
-		{[]uint8{8}, packet.EventShutdownAck},
-		{[]uint8{9}, packet.EventError},
-		{[]uint8{10}, packet.EventCookieEcho},
-		{[]uint8{11}, packet.EventCookieAck},
-		{[]uint8{12}, packet.EventData},
-		{[]uint8{13}, packet.EventData},
-		{[]uint8{14}, packet.EventShutdownComplete},
-		{[]uint8{200}, packet.EventData},
-		{[]uint8{10, 6}, packet.EventAbort}, // bundled
-		{[]uint8{11, 6}, packet.EventAbort},
-		{[]uint8{10, 0}, packet.EventCookieEcho},
-		{[]uint8{0, 6}, packet.EventData}, // only behind a cookie
+		{[]uint8{0}, flow.EventData},
+		{[]uint8{1}, flow.EventInit},
+		{[]uint8{2}, flow.EventInitAck},
+		{[]uint8{3}, flow.EventData},
+		{[]uint8{4}, flow.EventData},
+		{[]uint8{5}, flow.EventData},
+		{[]uint8{6}, flow.EventAbort},
+		{[]uint8{7}, flow.EventShutdown},
+		{[]uint8{8}, flow.EventShutdownAck},
+		{[]uint8{9}, flow.EventError},
+		{[]uint8{10}, flow.EventCookieEcho},
+		{[]uint8{11}, flow.EventCookieAck},
+		{[]uint8{12}, flow.EventData},
+		{[]uint8{13}, flow.EventData},
+		{[]uint8{14}, flow.EventShutdownComplete},
+		{[]uint8{200}, flow.EventData},
+		{[]uint8{10, 6}, flow.EventAbort}, // bundled
+		{[]uint8{11, 6}, flow.EventAbort},
+		{[]uint8{10, 0}, flow.EventCookieEcho},
+		{[]uint8{0, 6}, flow.EventData}, // only behind a cookie
 	}
 	for _, tt := range tests {
 		var in packet.Info
@@ -303,10 +303,10 @@ func TestSCTPEvents(t *testing.T) {
 		value string // COOKIE ECHO's length field and what follows
 		want  uint8
 	}{
-		{"a cookie of 1 byte and padding, then ABORT", "\x00\x05c\x00\x00\x00\x06\x00\x00\x04", packet.EventAbort},
-		{"a length beyond the packet", "\xff\xffcookie", packet.EventCookieEcho},
-		{"a length less than the chunk header", "\x00\x03\x06\x00\x00\x04", packet.EventCookieEcho},
-		{"ABORT cut", "\x00\x04\x06\x00\x00", packet.EventCookieEcho},
+		{"a cookie of 1 byte and padding, then ABORT", "\x00\x05c\x00\x00\x00\x06\x00\x00\x04", flow.EventAbort},
+		{"a length beyond the packet", "\xff\xffcookie", flow.EventCookieEcho},
+		{"a length less than the chunk header", "\x00\x03\x06\x00\x00\x04", flow.EventCookieEcho},
+		{"ABORT cut", "\x00\x04\x06\x00\x00", flow.EventCookieEcho},
 	} {
 		frame := ip4.SCTP(1, 2).Payload([]byte("\x0a\x00" + tt.value)).Bytes()
 		var in packet.Info

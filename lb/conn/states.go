@@ -61,36 +61,6 @@ const (
 	InputOnly
 )
 
-// TCPEvent is the flag of a TCP packet that counts, by the priority
-// RST > SYN > FIN > ACK.
-type TCPEvent = uint8
-
-// Events of TCP packets.
-const (
-	TCPSyn TCPEvent = iota
-	TCPFin
-	TCPAck
-	TCPRst
-	TCPNoFlag
-)
-
-// SCTPEvent is what a packet's first chunk means.
-type SCTPEvent = uint8
-
-// Events of SCTP packets. Data stands for every chunk type not named here.
-const (
-	ChunkData SCTPEvent = iota
-	ChunkInit
-	ChunkInitAck
-	ChunkCookieEcho
-	ChunkCookieAck
-	ChunkShutdown
-	ChunkShutdownAck
-	ChunkShutdownComplete
-	ChunkError
-	ChunkAbort
-)
-
 // Protocol numbers (IANA).
 const (
 	protoTCP  = 6
@@ -101,7 +71,7 @@ const (
 // NextTCP returns the state that a packet with event ev in direction d moves s
 // to; secure selects the table of secure_tcp (K-DEF-4). A packet with none of
 // the four flags closes, as does anything outside the tables.
-func NextTCP(secure bool, d Direction, s State, ev TCPEvent) State {
+func NextTCP(secure bool, d Direction, s State, ev uint8) State {
 	t := &tcpNormal
 	if secure {
 		t = &tcpSecure
@@ -111,7 +81,7 @@ func NextTCP(secure bool, d Direction, s State, ev TCPEvent) State {
 
 // NextSCTP returns the state that a packet with event ev in direction d moves
 // s to. Anything outside the table closes.
-func NextSCTP(d Direction, s State, ev SCTPEvent) State {
+func NextSCTP(d Direction, s State, ev uint8) State {
 	return sctp[d&3][ev&15][s&15]
 }
 

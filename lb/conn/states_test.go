@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/sluice-lb/sluice/lb/flow"
 )
 
 var stateCodes = map[string][]string{
@@ -15,9 +17,9 @@ var stateCodes = map[string][]string{
 var directions = map[string]Direction{"IN": Input, "OUT": Output, "IN-ONLY": InputOnly, "INO": InputOnly}
 
 var events = map[string]uint8{
-	"syn": TCPSyn, "fin": TCPFin, "ack": TCPAck, "rst": TCPRst,
-	"d": ChunkData, "i": ChunkInit, "ia": ChunkInitAck, "ce": ChunkCookieEcho, "ca": ChunkCookieAck,
-	"s": ChunkShutdown, "sa": ChunkShutdownAck, "sc": ChunkShutdownComplete, "er": ChunkError, "ab": ChunkAbort,
+	"syn": flow.EventSYN, "fin": flow.EventFIN, "ack": flow.EventACK, "rst": flow.EventRST,
+	"d": flow.EventData, "i": flow.EventInit, "ia": flow.EventInitAck, "ce": flow.EventCookieEcho, "ca": flow.EventCookieAck,
+	"s": flow.EventShutdown, "sa": flow.EventShutdownAck, "sc": flow.EventShutdownComplete, "er": flow.EventError, "ab": flow.EventAbort,
 }
 
 // TestTransitions compares every cell with testdata/states.txt.
@@ -133,7 +135,7 @@ func TestSequences(t *testing.T) {
 				d, ev, _ := strings.Cut(packet, ":")
 				event, known := events[ev]
 				if !known {
-					event = TCPNoFlag
+					event = flow.EventNone
 				}
 				s = next(test.table, directions[d], s, event)
 				got = append(got, StateName(proto, false, s)+"/"+timeouts.Of(proto, s).Duration().String())

@@ -322,7 +322,7 @@ func TestNoAllocation(t *testing.T) {
 				table.Delete(2)
 				table.Insert(&c, &server)
 			},
-			"states": func() { NextTCP(true, Output, TCPSynRecv, TCPAck); NextSCTP(Input, SCTPInit, ChunkInit) },
+			"states": func() { NextTCP(true, Output, TCPSynRecv, flow.EventACK); NextSCTP(Input, SCTPInit, flow.EventInit) },
 		} {
 			if n := testing.AllocsPerRun(100, do); n != 0 {
 				t.Errorf("%s (%s) allocates %v times a call, want 0", name, variant, n)
