@@ -253,6 +253,10 @@ func (p *Pipeline) unparsed(r packet.Result, frame []byte, k *Packet) Verdict {
 	switch r {
 	case packet.Fragment:
 		return DropFragment
+	case packet.ICMP:
+		if p.echo(&k.Info) {
+			return DropEcho
+		}
 	case packet.ICMPError:
 		if !k.Handed && !p.icmp.take(p.now) {
 			return DropICMPBudget
@@ -260,6 +264,13 @@ func (p *Pipeline) unparsed(r packet.Result, frame []byte, k *Packet) Verdict {
 		return Related
 	}
 	return Pass
+}
+
+// echo says whether a packet is an echo request to a virtual service's address
+// that is not the host's own, whose stack would answer it.
+func (p *Pipeline) echo(in *packet.Info) bool {
+	asks := in.Family == 4 && in.Event == packet.ICMPEcho || in.Family == 6 && in.Event == packet.ICMPv6Echo
+	return asks && p.snap.IsVIP(&in.Dst) && !p.hops.IsLocal(&in.Dst)
 }
 
 // fromClient guesses the side that a packet comes from: where a packet's

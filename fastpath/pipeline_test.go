@@ -41,6 +41,7 @@ func TestFates(t *testing.T) {
 		service("tcp 10.0.1.106:80 rr", "dr 10.0.2.1:80 1"),
 		service("tcp 10.0.1.107:80 rr", "nat 10.0.2.1:80 1"),
 		service("tcp [fd00:1::100]:80 rr", "nat [fd00:2::11]:8080 1"),
+		service("tcp 10.0.2.1:80 rr", "nat 10.0.2.11:80 1"),
 	}
 	tcp := func(dst string) packettest.Packet { return fromClient().IP4(client, dst).TCP(1000, 80, synFlag) }
 	for _, row := range []struct {
@@ -74,7 +75,12 @@ func TestFates(t *testing.T) {
 		{"another host's frame", in(packettest.Eth("02:00:00:00:00:77", clientMAC).IP4(client, vip).TCP(1000, 80, synFlag)), "other_host"},
 		{"broadcast is the host's", in(packettest.Eth("ff:ff:ff:ff:ff:ff", clientMAC).IP4(client, vip).TCP(1000, 80, synFlag)), "passed"},
 		{"a fragment", in(fromClient().IP4(client, vip).UDP(1000, 53).Fragment(0, true, 7)), "fragment"},
-		{"echo to the VIP is the host's", in(fromClient().IP4(client, vip).ICMP4(8, 0, 0)), "passed"},
+		{"echo to a VIP that the host does not own", in(fromClient().IP4(client, vip).ICMP4(8, 0, 0)), "echo"},
+		{"in IPv6", in(fromClient().IP6(client6, vip6).ICMP6(128, 0, 0)), "echo"},
+		{"echo to the director is the host's", in(fromClient().IP4(client, "10.0.1.1").ICMP4(8, 0, 0)), "passed"},
+		{"echo to a VIP that is the director's too", in(fromClient().IP4(client, "10.0.2.1").ICMP4(8, 0, 0)), "passed"},
+		{"other messages to a VIP are the host's", in(fromClient().IP4(client, vip).ICMP4(13, 0, 0)), "passed"},
+		{"a reply is none", in(fromClient().IP6(client6, vip6).ICMP6(129, 0, 0)), "passed"},
 		{"a server's packet without a connection", back(fromServer().IP4("10.0.2.11", client).TCP(8080, 1000, ackFlag)), "passed"},
 		{"too big with DF through a tunnel", in(tcp("10.0.1.102").DF().Payload(make([]byte, 1441))), "too_big"},
 		{"fits the tunnel", in(tcp("10.0.1.102").DF().Payload(make([]byte, 1440))), "10.0.2.1 > 10.0.2.13"},

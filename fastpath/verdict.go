@@ -18,8 +18,8 @@ const (
 	// Related is an ICMP error that concerns a connection; see Pipeline.Related.
 	Related
 
-	// DropTTL and the verdicts up to DropTunnelError drop the packet and ask the
-	// slow path to answer it with an ICMP error.
+	// DropTTL and the verdicts up to DropEcho drop the packet and ask the slow
+	// path to answer it with an ICMP message.
 	DropTTL
 	DropTooBig   // larger than the path's MTU and not to be fragmented (K-FWD-MTU)
 	DropNoServer // no server of the service takes it (K-PATH-6)
@@ -28,6 +28,7 @@ const (
 	// DropTunnelError is an ICMP error about a packet in a tunnel of ours; the
 	// answer is one to the packet's client (K-ICMP-5).
 	DropTunnelError
+	DropEcho // an echo request to a service: answered with the reply
 
 	DropTruncated       // the frame ends before its headers do
 	DropMalformed       // a header contradicts itself or the frame
@@ -55,7 +56,7 @@ const (
 var names = [Verdicts]string{
 	Forward: "transmitted", Pass: "passed", Hold: "held", Handoff: "handed_over", Related: "related",
 	DropTTL: "ttl_exceeded", DropTooBig: "too_big", DropNoServer: "no_server",
-	DropNATReply: "nat_reply_without_connection", DropNoRoute: "no_route", DropTunnelError: "tunnel_error",
+	DropNATReply: "nat_reply_without_connection", DropNoRoute: "no_route", DropTunnelError: "tunnel_error", DropEcho: "echo",
 	DropTruncated: "truncated", DropMalformed: "malformed", DropIPChecksum: "ip_checksum",
 	DropICMPChecksum: "icmp_checksum", DropICMPBudget: "icmp_over_budget", DropOtherHost: "other_host", DropFragment: "fragment",
 	DropNoFragmentation: "needs_fragmentation", DropServerGone: "server_gone", DropTableFull: "table_full",
@@ -74,8 +75,8 @@ func (v Verdict) String() string {
 // Drops says whether a packet of this verdict goes no further.
 func (v Verdict) Drops() bool { return v >= DropTTL && v < Verdicts }
 
-// Answered says whether the slow path is asked to answer with an ICMP error.
-func (v Verdict) Answered() bool { return v >= DropTTL && v <= DropTunnelError }
+// Answered says whether the slow path is asked to answer with an ICMP message.
+func (v Verdict) Answered() bool { return v >= DropTTL && v <= DropEcho }
 
 // Counters counts the packets of each verdict; the index is the Verdict.
 type Counters [Verdicts]uint64

@@ -14,6 +14,9 @@ import (
 // lets an ICMPv6 one be 1280 bytes long.
 const answerBytes = packet.EthernetLen + 1280
 
+// beforeIP is where the IP header of a message begins in the memory in which it is made.
+const beforeIP = headroom + packet.EthernetLen
+
 // message is what an ICMP error says: type, code and the second word.
 type message struct {
 	kind, code uint8
@@ -141,22 +144,41 @@ func lastOf(p netip.Prefix) netip.Addr {
 // report sends msg about the packet that in describes to its source, or has it
 // wait for the way there.
 func (p *Path) report(m *Meta, msg message, frame []byte, in *packet.Info, now int64) Fate {
-	t := p.cfg.Tables()
-	key := flow.Key{Client: in.Src, Local: in.Dst, ClientPort: in.SrcPort, LocalPort: in.DstPort, Proto: in.Proto}
-	hash := nexthop.FlowHash(&key) // an error to a client takes the way of its connection
-	hop := t.Choose(t.Lookup(&in.Src), &in.Src, hash)
-	from, ok := source(t, hop, m, in)
-	if !ok || hop.State != nexthop.Reachable && hop.State != nexthop.Unresolved || t.Interfaces[hop.Iface].Port < 0 {
+	hop, hash := p.wayBack(in, msg.kind, msg.code, now)
+	if hop == nil {
+		return Unanswered
+	}
+	from, ok := source(p.cfg.Tables(), hop, m, in)
+	if !ok {
 		p.countError(ErrorNoWay)
 		return Unanswered
 	}
-	if !p.limits.allow(&in.Src, hop.Prefix, msg.kind, msg.code, now) {
+	p.answer = rewrite.ICMPError(p.answer[:beforeIP], in, frame, from, msg.kind, msg.code, msg.rest, p.ident)
+	return p.answered(m, in, hop, hash, now)
+}
+
+// wayBack returns the next hop to a packet's source for an ICMP message of a type
+// and code; nil: there is none by the node's interfaces, or the limits forbid it, which
+// is counted.
+func (p *Path) wayBack(in *packet.Info, kind, code uint8, now int64) (hop *nexthop.Hop, hash uint64) {
+	t := p.cfg.Tables()
+	key := flow.Key{Client: in.Src, Local: in.Dst, ClientPort: in.SrcPort, LocalPort: in.DstPort, Proto: in.Proto}
+	hash = nexthop.FlowHash(&key) // an error to a client takes the way of its connection
+	hop = t.Choose(t.Lookup(&in.Src), &in.Src, hash)
+	if hop.State != nexthop.Reachable && hop.State != nexthop.Unresolved || t.Interfaces[hop.Iface].Port < 0 {
+		p.countError(ErrorNoWay)
+		return nil, 0
+	}
+	if !p.limits.allow(&in.Src, hop.Prefix, kind, code, now) {
 		p.countError(ErrorLimited)
-		return Unanswered
+		return nil, 0
 	}
 	p.ident++
-	const ip = headroom + packet.EthernetLen
-	p.answer = rewrite.ICMPError(p.answer[:ip], in, frame, from, msg.kind, msg.code, msg.rest, p.ident)
+	return hop, hash
+}
+
+// answered gives the ICMP message that was made its link header, and posts it.
+func (p *Path) answered(m *Meta, in *packet.Info, hop *nexthop.Hop, hash uint64, now int64) Fate {
 	made := packet.Info{Family: in.Family, L3: packet.EthernetLen, End: uint32(len(p.answer) - headroom)}
 	f := rewrite.Frame{Chunk: p.answer, Off: headroom, Len: made.End}
 	if !rewrite.Link(&f, &made, hop) {
@@ -166,7 +188,7 @@ func (p *Path) report(m *Meta, msg message, frame []byte, in *packet.Info, now i
 	return p.post(m, p.answer[f.Off:f.Off+f.Len], in, hop, hash, now)
 }
 
-// post has a finished error sent, or keeps it while its next hop is asked for.
+// post has a finished message sent, or keeps it while its next hop is asked for.
 func (p *Path) post(m *Meta, frame []byte, in *packet.Info, hop *nexthop.Hop, hash uint64, now int64) Fate {
 	if hop.State == nexthop.Unresolved {
 		p.keep(&Meta{Kind: m.Kind, Worker: m.Worker, Target: in.Src, Flow: hash}, frame, true, now)

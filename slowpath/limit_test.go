@@ -172,9 +172,12 @@ func TestFloodAllocatesNothing(t *testing.T) {
 	s.cfg.Host, s.cfg.Emit = &counted{}, func(*Out, []byte) bool { return true }
 	frame := fromClient().UDP(1, 2).Bytes()
 	waits := held(server, 1).Bytes()
-	for _, m := range []Meta{{Kind: Host}, {Kind: TimeExceeded}, {Kind: TooBig}, {Kind: NoNeighbour, Target: addr(server)}} {
-		if m.Kind == NoNeighbour {
+	for _, m := range []Meta{{Kind: Host}, {Kind: TimeExceeded}, {Kind: TooBig}, {Kind: Echo}, {Kind: NoNeighbour, Target: addr(server)}} {
+		switch m.Kind {
+		case NoNeighbour:
 			frame = waits
+		case Echo:
+			frame = fromClient().ICMP4(8, 0, 1).Bytes()
 		}
 		s.Handle(&m, frame)
 		if n := testing.AllocsPerRun(300, func() { s.Handle(&m, frame) }); n != 0 {

@@ -27,13 +27,14 @@ const (
 	PortUnreachable             // answer: no server is available (K-PATH-6), or a server's packet has no connection (K-PATH-4)
 	HostUnreachable             // answer: no route leads to its server
 	TunnelError                 // an ICMP error about a packet in a tunnel: answer the sender of that (K-ICMP-5)
+	Echo                        // answer: an echo request to a virtual service
 	NoNeighbour                 // keep it until its next hop's address is known
 	Kinds                       // how many there are
 )
 
 var kindNames = [Kinds]string{
 	Host: "host", TimeExceeded: "time_exceeded", TooBig: "too_big", PortUnreachable: "port_unreachable",
-	HostUnreachable: "host_unreachable", TunnelError: "tunnel_error", NoNeighbour: "no_neighbour",
+	HostUnreachable: "host_unreachable", TunnelError: "tunnel_error", Echo: "echo", NoNeighbour: "no_neighbour",
 }
 
 // String returns the kind's name, as in counters.
@@ -120,10 +121,10 @@ type Path struct {
 	cfg     Config
 	limits  *limits
 	hold    hold
-	answer  []byte // an ICMP error under construction
+	answer  []byte // an ICMP message under construction
 	scratch []byte // a frame with headroom, for one that need not wait after all
 	out     Out    // goes with the frame that is being sent
-	ident   uint16 // of the last IPv4 error
+	ident   uint16 // of the last IPv4 message
 	version uint64 // of the table that the kept packets were last looked at with
 	inTimer bool   // Tick runs
 
@@ -143,7 +144,7 @@ func New(c Config) *Path {
 		cfg:     c,
 		limits:  newLimits(c.Limits.ICMP),
 		hold:    newHold(c.Limits),
-		answer:  make([]byte, 0, headroom+answerBytes),
+		answer:  make([]byte, 0, headroom+max(answerBytes, c.Limits.FrameBytes)),
 		scratch: make([]byte, headroom+c.Limits.FrameBytes),
 		wake:    make(chan struct{}, 1),
 	}
@@ -160,6 +161,8 @@ func (p *Path) Handle(m *Meta, frame []byte) {
 		p.keep(m, frame, false, now)
 	case TunnelError:
 		p.count(m.Kind, p.relay(m, frame, now))
+	case Echo:
+		p.count(Echo, p.echo(m, frame, now))
 	default:
 		p.count(m.Kind, p.reply(m, frame, now))
 	}

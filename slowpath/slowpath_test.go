@@ -297,6 +297,49 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// Echo requests are answered as Linux 6.1 does: TTL 64 and no DF whatever the
+// request has, its TOS, code, identifier and data.
+func TestEcho(t *testing.T) {
+	const head, head6 = "eth0: 02:00:00:00:00:01 > 02:00:00:00:01:0a ", "eth0: 02:00:00:00:00:01 > 02:00:00:00:01:10 "
+	data := []byte("abcdefgh")
+	for _, row := range []struct {
+		stake string
+		frame packettest.Packet
+		want  string // "": nothing is sent
+		why   string // the message's fate then
+	}{
+		{"IPv4", fromClient().TTL(5).ICMP4(8, 0, 0x12340007).Payload(data), head + "IP ttl=64 id=0x0001 10.0.1.100 > 10.0.1.10 ICMP(1) type=0 code=0 rest=0x12340007 csum=ok", ""},
+		{"TOS, ECN and code", fromClient().TOS(0xbb).ICMP4(8, 7, 1), head + "IP ttl=64 id=0x0001 tos=0xbb 10.0.1.100 > 10.0.1.10 ICMP(1) type=0 code=7 rest=0x00000001 csum=ok", ""},
+		{"IPv6", fromClient6().TTL(1).ICMP6(128, 0, 0x12340007).Payload(data), head6 + "IP6 hlim=64 fd00:1::100 > fd00:1::10 ICMP(58) type=129 code=0 rest=0x12340007 csum=ok", ""},
+		{"traffic class", fromClient6().TOS(0xb8).ICMP6(128, 3, 1), head6 + "IP6 hlim=64 tc=0xb8 fd00:1::100 > fd00:1::10 ICMP(58) type=129 code=3 rest=0x00000001 csum=ok", ""},
+		{"a wrong checksum", fromClient().ICMP4(8, 0, 1).BadChecksum(), "", "not_answerable"},
+		{"in IPv6", fromClient6().ICMP6(128, 0, 1).BadChecksum(), "", "not_answerable"},
+		{"a fragment is put together first", fromClient().Fragment(0, true, 7).ICMP4(8, 0, 1), "", "not_answerable"},
+		{"to a group of the link", packettest.Eth("01:00:5e:00:00:01", clientMAC).IP4(client, vip).ICMP4(8, 0, 1), "", "not_answerable"},
+		{"to everyone", packettest.Eth(nicMAC, clientMAC).IP4(client, "255.255.255.255").ICMP4(8, 0, 1), "", "not_answerable"},
+		{"to a subnet's broadcast address", packettest.Eth(nicMAC, clientMAC).IP4(client, "10.0.1.255").ICMP4(8, 0, 1), "", "not_answerable"},
+		{"to a group", packettest.Eth(nicMAC, clientMAC).IP6(client6, "ff02::1").ICMP6(128, 0, 1), "", "not_answerable"},
+		{"from everyone: all of them would get it", packettest.Eth(nicMAC, clientMAC).IP4("10.0.1.255", vip).ICMP4(8, 0, 1), "", "not_answerable"},
+		{"from nobody", packettest.Eth(nicMAC, clientMAC).IP6("::", vip6).ICMP6(128, 0, 1), "", "not_answerable"},
+		{"from ourselves", packettest.Eth(nicMAC, clientMAC).IP4("10.0.2.1", vip).ICMP4(8, 0, 1), "", "no_way_back"},
+		{"longer than the way back takes", fromClient().ICMP4(8, 0, 1).Payload(make([]byte, 1500)), "", "lost"},
+	} {
+		s := set(t, Limits{ICMP: DefaultICMPLimits()})
+		s.Handle(&Meta{Kind: Echo, Worker: 3}, row.frame.Bytes())
+		if row.want == "" {
+			s.check(t, row.stake, nil, fmt.Sprintf("echo unanswered 1, error %s 1", row.why))
+			continue
+		}
+		s.check(t, row.stake, []string{row.want}, "echo answered 1, error sent 1")
+		if n := len(row.frame.Bytes()); len(s.frames[0]) != n || !bytes.HasSuffix(s.frames[0], row.frame.Bytes()[n-4:]) {
+			t.Errorf("%s: %x answers %x: other data", row.stake, s.frames[0], row.frame.Bytes())
+		}
+		if want := []Out{{Worker: 3}}; !slices.Equal(s.outs, want) {
+			t.Errorf("%s: sent with %+v, want %+v", row.stake, s.outs, want)
+		}
+	}
+}
+
 func TestAnswerLengths(t *testing.T) {
 	s := set(t, Limits{})
 	s.Handle(&Meta{Kind: TimeExceeded}, fromClient().UDP(5, 6).Payload(make([]byte, 1400)).Bytes())

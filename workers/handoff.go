@@ -124,7 +124,7 @@ var kinds = [fastpath.Verdicts]slowpath.Kind{
 	fastpath.Pass: slowpath.Host, fastpath.Hold: slowpath.NoNeighbour,
 	fastpath.DropTTL: slowpath.TimeExceeded, fastpath.DropTooBig: slowpath.TooBig,
 	fastpath.DropNoServer: slowpath.PortUnreachable, fastpath.DropNATReply: slowpath.PortUnreachable,
-	fastpath.DropNoRoute: slowpath.HostUnreachable, fastpath.DropTunnelError: slowpath.TunnelError,
+	fastpath.DropNoRoute: slowpath.HostUnreachable, fastpath.DropTunnelError: slowpath.TunnelError, fastpath.DropEcho: slowpath.Echo,
 }
 
 // describe tells the slow path what k is. An error to a client comes from the

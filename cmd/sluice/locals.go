@@ -1,9 +1,6 @@
 package main
 
 import (
-	"context"
-	"time"
-
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/flow"
@@ -39,37 +36,4 @@ func locals(services []lb.ServiceSpec, removed []lb.Removed, t *nexthop.Table) (
 		server(&removed[i].Service, removed[i].Real, removed[i].Forward)
 	}
 	return out
-}
-
-// moved tells followAddresses that the host's addresses may have changed.
-func (n *node) moved() {
-	select {
-	case n.addresses <- struct{}{}:
-	default: // it will look anyway
-	}
-}
-
-// followAddresses keeps track of which servers are the director itself, until
-// ctx ends.
-func (n *node) followAddresses(ctx context.Context) {
-	const most = 100 * time.Millisecond // neighbours change more often than addresses
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-n.addresses:
-		}
-		n.mu.Lock()
-		spec := n.director.Spec()
-		err := n.answers.Update(locals(spec.Services, n.director.Removed(), n.network.Table()))
-		n.mu.Unlock()
-		if err != nil {
-			n.log.Error("follow the host's addresses", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(most):
-		}
-	}
 }

@@ -122,7 +122,7 @@ func (n *node) resteer(next *lb.Spec) error {
 	if next != nil {
 		spec.Services, spec.Marks = append(spec.Services, next.Services...), next.Marks
 	}
-	w, err := wanted(spec.Services, n.director.Removed(), spec.Marks)
+	w, err := wanted(spec.Services, n.director.Removed(), spec.Marks, n.network.Table().IsLocal)
 	if err != nil {
 		return err
 	}

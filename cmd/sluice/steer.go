@@ -11,8 +11,9 @@ import (
 
 // wanted says which frames the XDP programs are to redirect, so that workers
 // see every packet of the services: requests to them, replies from their NAT
-// servers, and both of what was removed while connections may live (K-SVC-8).
-func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule) (xdpprog.Want, error) {
+// servers, and both of what was removed while connections may live (K-SVC-8);
+// and echo requests to services whose address the host does not own.
+func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule, owns func(*flow.Addr) bool) (xdpprog.Want, error) {
 	var w xdpprog.Want
 	service := func(k *lb.ServiceKey) {
 		if k.Mark == 0 {
@@ -33,6 +34,9 @@ func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule
 	for i := range services {
 		s := &services[i]
 		service(&s.Key)
+		if a := flow.FromNetip(s.Key.Addr); s.Key.Mark == 0 && !owns(&a) {
+			w.Echo = append(w.Echo, a)
+		}
 		for _, r := range s.Servers {
 			real(&s.Key, r.Key, r.Forward)
 		}

@@ -37,8 +37,10 @@ const (
 
 // ICMP types and codes (RFC 792, RFC 1191).
 const (
+	ICMPEchoReply    = 0
 	ICMPUnreachable  = 3
 	ICMPSourceQuench = 4
+	ICMPEcho         = 8
 	ICMPTimeExceeded = 11
 
 	ICMPHostUnreachable = 1
@@ -54,6 +56,8 @@ const (
 	ICMPv6TimeExceeded  = 3
 	ICMPv6Parameter     = 4
 	ICMPv6Informational = 128
+	ICMPv6Echo          = 128
+	ICMPv6EchoReply     = 129
 
 	ICMPv6AddressUnreachable = 3
 	ICMPv6PortUnreachable    = 4

@@ -14,11 +14,11 @@ const (
 	maxError6 = 1280
 )
 
-// Of an error's IP header: the TTL of packets of the host's own, and the
-// precedence of an IPv4 error, internetwork control, beside the TOS bits of
-// the packet that caused it (RFC 1812 section 4.3.2.5).
+// The TTL of packets of the host's own; and the precedence of an IPv4 error,
+// internetwork control, beside the TOS bits of the packet that caused it (RFC
+// 1812 section 4.3.2.5).
 const (
-	errorTTL        = 64
+	ownTTL          = 64
 	errorPrecedence = 0xc0
 	tosBits         = 0x1e
 )
@@ -32,27 +32,46 @@ const (
 // an error may be sent about such a packet, as not about another error, a
 // fragment or to a group, is the caller's to know (RFC 1812 section 4.3.2.7).
 func ICMPError(dst []byte, orig *packet.Info, frame []byte, src flow.Addr, typ, code uint8, rest uint32, id uint16) []byte {
-	header, longest, proto := packet.IPv4Len, maxError4, uint8(packet.ProtoICMP)
+	longest, tos := maxError4-packet.IPv4Len, orig.TOS&tosBits|errorPrecedence
 	if orig.Family == 6 {
-		header, longest, proto = packet.IPv6Len, maxError6, packet.ProtoICMPv6
+		longest, tos = maxError6-packet.IPv6Len, 0
 	}
 	quote := frame[orig.L3:orig.End]
-	quote = quote[:min(len(quote), longest-header-packet.ICMPLen)]
-	length := header + packet.ICMPLen + len(quote)
+	return message(dst, orig, &src, tos, typ, code, rest, quote[:min(len(quote), longest-packet.ICMPLen)], id)
+}
+
+// EchoReply appends to dst the IP datagram that answers the echo request in of
+// frame: from where that went, as Linux does, whatever its TTL, DF and options.
+func EchoReply(dst []byte, in *packet.Info, frame []byte, id uint16) []byte {
+	m, typ := frame[in.L4:in.End], uint8(packet.ICMPEchoReply)
+	if in.Family == 6 {
+		typ = packet.ICMPv6EchoReply
+	}
+	return message(dst, in, &in.Dst, in.TOS, typ, m[1], be.Uint32(m[4:]), m[packet.ICMPLen:], id)
+}
+
+// message appends the datagram of an ICMP or ICMPv6 message to the source of
+// the packet to.
+func message(dst []byte, to *packet.Info, src *flow.Addr, tos, typ, code uint8, rest uint32, body []byte, id uint16) []byte {
+	header, proto := packet.IPv4Len, uint8(packet.ProtoICMP)
+	if to.Family == 6 {
+		header, proto = packet.IPv6Len, packet.ProtoICMPv6
+	}
+	length := header + packet.ICMPLen + len(body)
 	start := len(dst)
 	dst = slices.Grow(dst, length)[:start+length]
 	b := dst[start:]
 	clear(b[:header+packet.ICMPLen])
-	copy(b[header+packet.ICMPLen:], quote)
-	message := packet.ICMPHeader(b[header:])
-	message[0], message[1] = typ, code
-	be.PutUint32(message[4:], rest)
-	if payload := uint16(length - header); orig.Family == 4 {
-		header4(b, &src, &orig.Src, orig.TOS&tosBits|errorPrecedence, errorTTL, proto, payload, id, false)
+	copy(b[header+packet.ICMPLen:], body)
+	m := packet.ICMPHeader(b[header:])
+	m[0], m[1] = typ, code
+	be.PutUint32(m[4:], rest)
+	if payload := uint16(length - header); to.Family == 4 {
+		header4(b, src, &to.Src, tos, ownTTL, proto, payload, id, false)
 	} else {
-		header6(b, &src, &orig.Src, 0, errorTTL, proto, payload)
+		header6(b, src, &to.Src, tos, ownTTL, proto, payload)
 	}
-	made := packet.Info{Family: orig.Family, L4: uint16(header)}
-	message.SetChecksum(icmpSum(b, &made))
+	made := packet.Info{Family: to.Family, L4: uint16(header)}
+	m.SetChecksum(icmpSum(b, &made))
 	return dst
 }

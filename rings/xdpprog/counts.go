@@ -18,10 +18,11 @@ const (
 	ICMPError = Reason(steerReasonHIT_ICMP)       // about packets of ours
 	Fragment  = Reason(steerReasonHIT_FRAGMENT)   // of packets that may be ours
 	IPsec     = Reason(steerReasonHIT_IPSEC)      // AH or ESP of a flagged address
+	Echo      = Reason(steerReasonHIT_ECHO)       // an echo request to a flagged address
 	Reasons   = Reason(steerReasonREASONS)        // their number
 )
 
-var reasonNames = [Reasons]string{"other", "group", "malformed", "no-socket", "service", "mark", "reply", "direct", "icmp", "fragment", "ipsec"}
+var reasonNames = [Reasons]string{"other", "group", "malformed", "no-socket", "service", "mark", "reply", "direct", "icmp", "fragment", "ipsec", "echo"}
 
 func (r Reason) String() string {
 	if r >= Reasons {

@@ -3,6 +3,7 @@ package xdpprog
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -158,6 +159,10 @@ func (p *modelPacket) decide(w *Want) Reason {
 }
 
 func (p *modelPacket) decideICMP(w *Want, toVIP bool) Reason {
+	answered := slices.Contains(w.Echo, p.dst)
+	if p.portless && answered {
+		return Fragment
+	}
 	if p.portless {
 		return Other
 	}
@@ -165,6 +170,9 @@ func (p *modelPacket) decideICMP(w *Want, toVIP bool) Reason {
 		return Malformed
 	}
 	kind := p.body[0]
+	if answered && (kind == 8 && !p.v6 || kind == 128 && p.v6) {
+		return Echo
+	}
 	if p.v6 && kind >= 128 || !p.v6 && kind != 3 && kind != 4 && kind != 11 {
 		return Other
 	}

@@ -42,6 +42,7 @@ enum reason {
 	HIT_ICMP,       // an ICMP error about one of those
 	HIT_FRAGMENT,   // a fragment of one of those
 	HIT_IPSEC,      // AH or ESP of a flagged address
+	HIT_ECHO,       // an echo request to a flagged address
 	REASONS,
 };
 
@@ -53,6 +54,7 @@ enum address_flag {
 	NAT = 8,      // a NAT real server has it
 	NAT_ANY = 16, // a NAT real server with port 0 has it
 	IPSEC = 32,   // its AH and ESP packets are wanted too
+	ECHO = 64,    // and echo requests to it, which the host would not answer
 };
 
 // What an address, protocol and port are; the value of the endpoints map.
@@ -410,17 +412,19 @@ static __noinline int is_marked(const struct flow *f, __u32 ifindex)
 	return 0;
 }
 
-// icmp_error decides on an ICMP packet: kernel rows K-ICMP-1 to K-ICMP-6.
+// icmp decides on an ICMP packet: kernel rows K-ICMP-1 to K-ICMP-6.
 // to is what the outer destination is. The quoted packet went the other way,
 // so for the mark rules it is turned round.
-static __always_inline enum reason icmp_error(struct xdp_md *ctx, struct cursor *c,
-					      struct flow *f, __u32 to)
+static __always_inline enum reason icmp(struct xdp_md *ctx, struct cursor *c,
+					struct flow *f, __u32 to)
 {
 	struct flow request = {};
 	__u8 *type = c->pos;
 
 	if (c->left < 8 || c->pos + 8 > c->end)
 		return PASS_MALFORMED;
+	if (*type == (f->v6 ? 128 : 8))
+		return to & ECHO ? HIT_ECHO : PASS_OTHER;
 	if (f->v6 ? *type >= 128 : *type != 3 && *type != 4 && *type != 11)
 		return PASS_OTHER;
 	if (to & VIP)
@@ -505,7 +509,9 @@ static __noinline enum reason decide(struct xdp_md *ctx)
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
 		// A big ping comes in fragments; errors do not (RFC 1812 4.3.2.3).
-		return f.portless ? PASS_OTHER : icmp_error(ctx, &c, &f, to);
+		if (f.portless)
+			return to & ECHO ? HIT_FRAGMENT : PASS_OTHER;
+		return icmp(ctx, &c, &f, to);
 	}
 	if (!may_be_served(&f))
 		return PASS_OTHER;

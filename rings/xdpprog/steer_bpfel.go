@@ -27,6 +27,7 @@ const (
 	steerAddressFlagNAT     steerAddressFlag = 8
 	steerAddressFlagNAT_ANY steerAddressFlag = 16
 	steerAddressFlagIPSEC   steerAddressFlag = 32
+	steerAddressFlagECHO    steerAddressFlag = 64
 )
 
 type steerCount struct {
@@ -94,7 +95,8 @@ const (
 	steerReasonHIT_ICMP       steerReason = 8
 	steerReasonHIT_FRAGMENT   steerReason = 9
 	steerReasonHIT_IPSEC      steerReason = 10
-	steerReasonREASONS        steerReason = 11
+	steerReasonHIT_ECHO       steerReason = 11
+	steerReasonREASONS        steerReason = 12
 )
 
 // Names of all BPF objects in the ELF.

@@ -28,6 +28,8 @@ const (
 	cip, cip6     = "172.16.5.1", "2001:db8:5::1"
 	vip, vip6     = "203.0.113.10", "2001:db8::10"
 	anyVIP        = "203.0.113.20"
+	echoVIP       = "203.0.113.30" // the host does not own it
+	echoVIP6      = "2001:db8::30"
 	natRIP        = "10.0.1.11" // tcp/8080
 	natRIP6       = "fd00::11"  // tcp/8443
 	natAnyRIP     = "10.0.1.20" // every tcp port
@@ -48,6 +50,8 @@ func steered() Want {
 			{sctp, addr(vip), 3868},
 			{tcp, addr(anyVIP), 0},
 			{tcp, addr(vip6), 443},
+			{tcp, addr(echoVIP), 80},
+			{tcp, addr(echoVIP6), 80},
 		},
 		Reals: []RealKey{
 			{tcp, addr(natRIP), 8080, true},
@@ -64,6 +68,7 @@ func steered() Want {
 			{Proto: sctp, Source: netip.MustParsePrefix("0.0.0.0/0"), PortLow: 6000, PortHigh: 6000},
 		},
 		IPsec: []Addr{addr(anyVIP), addr(natAnyRIP)},
+		Echo:  []Addr{addr(echoVIP), addr(echoVIP6)},
 	}
 }
 
@@ -168,6 +173,14 @@ var packets = []struct {
 	{"another IPv6 address", eth6(ip6(tcp, cip6, "2001:db8::11", ports(40000, 443))), Other},
 	{"ping to a VIP: the host answers", eth4(ip4(icmp4, cip, vip, icmp(8, nil))), Other},
 	{"IPv6 ping to a VIP", eth6(ip6(icmp6, cip6, vip6, icmp(128, nil))), Other},
+	{"ping to a VIP that the host does not own", eth4(ip4(icmp4, cip, echoVIP, icmp(8, nil))), Echo},
+	{"its reply, and other messages, are not", eth4(ip4(icmp4, cip, echoVIP, icmp(0, nil))), Other},
+	{"an ICMPv6 type is not an ICMP type", eth4(ip4(icmp4, cip, echoVIP, icmp(128, nil))), Other},
+	{"ping from it is none of ours", eth4(ip4(icmp4, echoVIP, cip, icmp(8, nil))), Other},
+	{"errors to it are errors", eth4(ip4(icmp4, another, echoVIP, icmp(3, nil))), ICMPError},
+	{"IPv6 ping to such a VIP", eth6(ip6(icmp6, cip6, echoVIP6, icmp(128, nil))), Echo},
+	{"IPv6 ping behind an extension header", eth6(ip6(hop, cip6, echoVIP6, ext(icmp6, icmp(128, nil)))), Echo},
+	{"neighbour solicitation for such a VIP", eth6(ip6(icmp6, cip6, echoVIP6, icmp(135, nil))), Other},
 	{"neighbour solicitation for a VIP", eth6(ip6(icmp6, cip6, vip6, icmp(135, nil))), Other},
 	{"a protocol without ports to a VIP", eth4(ip4(unix.IPPROTO_GRE, cip, vip, ports(40000, 80))), Other},
 
@@ -261,6 +274,9 @@ var packets = []struct {
 	{"a marked fragment of another protocol", eth4(ip4(udp, cip, marked, make([]byte, 8), laterFragment)), Other},
 	{"a big ping to a VIP, first", eth4(ip4(icmp4, cip, vip, icmp(8, nil), moreFragments)), Other},
 	{"a big ping to a VIP, later", eth4(ip4(icmp4, cip, vip, make([]byte, 8), laterFragment)), Other},
+	{"a big ping to a VIP that the host does not own, first", eth4(ip4(icmp4, cip, echoVIP, icmp(8, nil), moreFragments)), Fragment},
+	{"a big ping to a VIP that the host does not own, later", eth4(ip4(icmp4, cip, echoVIP, make([]byte, 8), laterFragment)), Fragment},
+	{"IPv6 fragment of a ping to such a VIP", eth6(ip6(fragment, cip6, echoVIP6, ext(icmp6, make([]byte, 8), set(3, 1)))), Fragment},
 	{"GRE fragment to a VIP", eth4(ip4(unix.IPPROTO_GRE, cip, vip, make([]byte, 8), laterFragment)), Other},
 	{"IPv6 first fragment to a VIP", eth6(ip6(fragment, cip6, vip6, ext(tcp, ports(40000, 443), set(3, 1)))), Fragment},
 	{"IPv6 later fragment to a VIP", eth6(ip6(fragment, cip6, vip6, ext(tcp, make([]byte, 8), set(2, 5, 0xa8)))), Fragment},
@@ -564,7 +580,7 @@ func TestReasonNames(t *testing.T) {
 			t.Errorf("reason %d has no name", r)
 		}
 	}
-	if got := Reasons.String(); got != "reason 11" || Reasons.Redirects() {
+	if got := Reasons.String(); got != "reason 12" || Reasons.Redirects() {
 		t.Errorf("the number of reasons is %q, redirects %v", got, Reasons.Redirects())
 	}
 }

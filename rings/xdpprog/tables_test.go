@@ -123,6 +123,11 @@ func TestUpdateRandom(t *testing.T) {
 				w.IPsec = append(w.IPsec, x)
 			}
 		}
+		for _, x := range all.Echo {
+			if pick() && w.isVIP(x) {
+				w.Echo = append(w.Echo, x)
+			}
+		}
 		if err := s.Update(w); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
@@ -200,6 +205,7 @@ func TestUpdateRefuses(t *testing.T) {
 		{"a rule without ports", Want{Marks: []MarkRule{{}, {Proto: 1}}}, ErrInvalid, "mark rule 2: protocol 1"},
 		{"ports the wrong way round", Want{Marks: []MarkRule{{PortLow: 2, PortHigh: 1}}}, ErrInvalid, "ports 2 to 1"},
 		{"a negative interface", Want{Marks: []MarkRule{{Ifindex: -1}}}, ErrInvalid, "interface index -1"},
+		{"an echo address of a server's", Want{Reals: farm(0, 1).Reals, Echo: []Addr{farm(0, 1).Reals[0].Addr}}, ErrInvalid, "is of no service"},
 		{"an IPsec address of nobody", Want{IPsec: []Addr{addr(cip)}}, ErrInvalid, "172.16.5.1 is of no service"},
 	} {
 		err := s.Update(tt.w)

@@ -54,6 +54,9 @@ type Want struct {
 	// IPsec lists addresses of services and NAT real servers whose AH and ESP
 	// packets are to be redirected as well (K-PROTO-AH/ESP); others' pass.
 	IPsec []Addr
+	// Echo lists addresses of services to which echo requests are redirected,
+	// whole or in fragments: the host does not own them. Others' pass.
+	Echo []Addr
 }
 
 // compiled is a Want in the shape of the program's tables.
@@ -96,6 +99,12 @@ func (w *Want) compile(maxEntries int) (*compiled, error) {
 			return nil, fmt.Errorf("IPsec address %s is of no service or real server: %w", netip.AddrFrom16(a).Unmap(), ErrInvalid)
 		}
 		c.addresses[words(a)] |= steerAddressFlagIPSEC
+	}
+	for _, a := range w.Echo {
+		if c.addresses[words(a)]&steerAddressFlagVIP == 0 {
+			return nil, fmt.Errorf("echo address %s is of no service: %w", netip.AddrFrom16(a).Unmap(), ErrInvalid)
+		}
+		c.addresses[words(a)] |= steerAddressFlagECHO
 	}
 	if n := max(len(c.endpoints), len(c.addresses)); n > maxEntries {
 		return nil, fmt.Errorf("%d entries, the XDP tables hold %d: %w", n, maxEntries, ErrTooManyEntries)
