@@ -80,10 +80,12 @@ var budgeted = []string{"fastpath", "rings", "workers", "lb/conn"}
 
 // atStart are files and folders of these that run before packets flow, or beside
 // them: set-up, the writing side of the next-hop table, the errors that the slow path
-// writes, captures, the kernel's program and its tables.
+// writes, captures, the kernel's program and its tables, what other goroutines ask
+// workers and sum up, and the checks of a build for tests.
 var atStart = []string{
-	"fastpath/nexthop/builder.go", "fastpath/nexthop/several.go", "fastpath/rewrite/icmperror.go", "lb/conn/memory_unsafe.go", "rings/asavie.go", "rings/limits.go", "rings/nic.go", "rings/nic_unsafe.go", "rings/open.go",
-	"rings/pcapport", "rings/socket.go", "rings/socket_unsafe.go", "rings/xdpprog", "workers/cpu",
+	"fastpath/nexthop/builder.go", "fastpath/nexthop/several.go", "fastpath/rewrite/icmperror.go", "lb/conn/memory_unsafe.go", "rings/asavie.go", "rings/limits.go", "rings/nic.go", "rings/nic_unsafe.go", "rings/open.go", "rings/owner_check.go",
+	"rings/pcapport", "rings/socket.go", "rings/socket_unsafe.go", "rings/xdpprog",
+	"workers/ask.go", "workers/cpu", "workers/totals.go",
 }
 
 // source is a file of Go or C.

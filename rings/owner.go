@@ -1,7 +1,5 @@
 package rings
 
-import "strings"
-
 // owner is who has a frame. Each frame has exactly one; a set of them says who
 // may give a frame away. Built with the tag frameowner, every hand-over is
 // checked; without it the checks compile to nothing.
@@ -15,15 +13,3 @@ const (
 	ownTx                           // tx ring or kernel: being sent
 	ownCompletion                   // sent, being taken back
 )
-
-var ownerNames = [...]string{"free stack", "fill ring", "rx batch", "slow path", "tx ring", "completion ring"}
-
-func (o owner) String() string {
-	var names []string
-	for i, name := range ownerNames {
-		if o&(1<<i) != 0 {
-			names = append(names, name)
-		}
-	}
-	return strings.Join(names, " or ")
-}

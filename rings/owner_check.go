@@ -2,7 +2,10 @@
 
 package rings
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // owners knows who has each frame.
 type owners struct{ of []owner }
@@ -20,4 +23,16 @@ func (o *owners) move(id uint32, from, to owner) {
 		panic(fmt.Sprintf("rings: frame %d goes from %v to %v, but %v has it", id, from, to, o.of[id]))
 	}
 	o.of[id] = to
+}
+
+var ownerNames = [...]string{"free stack", "fill ring", "rx batch", "slow path", "tx ring", "completion ring"}
+
+func (o owner) String() string {
+	var names []string
+	for i, name := range ownerNames {
+		if o&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, " or ")
 }
