@@ -3,7 +3,7 @@ package sched
 const dhBits = 8
 
 // dh hashes the destination address to 256 buckets that the servers share
-// evenly, in list order (K-SCH-DH): of use where a service takes many
+// evenly, in list order (K-SCH-DH, ip_vs_dh.c): of use where a service takes many
 // addresses. A server that is not available is not replaced.
 func newDH(Flags) Scheduler {
 	return &hashed{

@@ -1,7 +1,7 @@
 package sched
 
 // fo, fail-over, takes the available server of the highest weight, so that
-// others only serve while it can't (K-SCH-FO).
+// others only serve while it can't (K-SCH-FO, ip_vs_fo.c).
 type fo struct{ list }
 
 func newFO(Flags) Scheduler { return &fo{} }

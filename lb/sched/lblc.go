@@ -2,7 +2,7 @@ package sched
 
 // lblc, locality-based least connection, sends a destination address to the
 // server that it was sent to before, so that a cache there keeps serving what
-// it has, unless that server is crowded; else it does as wlc (K-SCH-LBLC). The
+// it has, unless that server is crowded; else it does as wlc (K-SCH-LBLC, ip_vs_lblc.c). The
 // thresholds of the remembered server are not looked at, as in the kernel.
 type lblc struct {
 	places

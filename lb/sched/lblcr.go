@@ -3,7 +3,7 @@ package sched
 // lblcr is lblc with replication: an address has a set of servers, of which
 // the one with the least work for its weight serves; the set grows when that
 // one is crowded and loses its busiest when it has stayed the same for long
-// (K-SCH-LBLCR).
+// (K-SCH-LBLCR, ip_vs_lblcr.c).
 type lblcr struct {
 	places
 }

@@ -1,6 +1,7 @@
 package sched
 
-// lc takes the server with the least work, whatever its weight (K-SCH-LC).
+// lc takes the server with the least work, whatever its weight (K-SCH-LC,
+// ip_vs_lc.c).
 type lc struct{ list }
 
 func newLC(Flags) Scheduler { return &lc{} }

@@ -21,7 +21,7 @@ const (
 )
 
 // mh is Maglev hashing of the client's address, with mh-port its port too
-// (K-SCH-MH; Eisenbud et al., "Maglev", NSDI 2016): servers fill a table in
+// (K-SCH-MH, ip_vs_mh.c; Eisenbud et al., "Maglev", NSDI 2016): servers fill a table in
 // turns, each along a permutation of its own, so that when one leaves, few
 // slots change hands. With mh-fallback a server that is not available is
 // replaced by that of another slot.

@@ -1,7 +1,8 @@
 package sched
 
 // nq takes the first server without an active connection, so that nobody
-// queues while another idles, and else does as sed (K-SCH-NQ).
+// queues while another idles, and else does as sed (K-SCH-NQ, ip_vs_nq.c; the
+// same paper).
 type nq struct{ list }
 
 func newNQ(Flags) Scheduler { return &nq{} }

@@ -2,7 +2,7 @@ package sched
 
 // ovf, overflow, takes the server of the highest weight whose active
 // connections do not exceed that weight, so that the next one fills when it is
-// full; when all are, there is none (K-SCH-OVF).
+// full; when all are, there is none (K-SCH-OVF, ip_vs_ovf.c).
 type ovf struct{ list }
 
 func newOVF(Flags) Scheduler { return &ovf{} }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -83,22 +84,30 @@ func checkPick(t *rapid.T, svc *service, worker Scheduler, loads *counts, flags 
 	}
 }
 
-// TestMaglevDisruption: when one of n equal servers leaves, about its share of
-// the clients moves: on average within two percentage points of 1/n. (A single
-// case can be some points worse with 4093 slots, in the kernel too, where two
-// permutations happen to run alike.)
+// TestMaglevDisruption: when one of n equal servers leaves, its clients move, and
+// a few of the others', since the table's 4093 slots are few for permutations
+// to be filled evenly. What is beyond 1/n is within two percentage points on average
+// of up to 20 servers, within three and a half of any number, and beyond two only in few
+// removals from up to 10. (A larger table, as the kernel may be built with, would
+// do better; with this one a single removal can be off by 10 points, in the kernel
+// too, where two permutations happen to run alike.)
 func TestMaglevDisruption(t *testing.T) {
-	for _, n := range []int{2, 3, 5, 8, 10, 15} {
-		var sum, cases float64
-		for network := range 10 {
+	const seed = 1
+	random := rand.New(rand.NewPCG(seed, seed))
+	for _, n := range []int{2, 3, 5, 8, 10, 15, 20, 50, 100, 200, 1000} {
+		sum, cases, far := 0.0, 0, 0
+		for range 40 {
 			var dests []Dest
+			network := random.Uint32()
 			for i := range n {
-				dests = append(dests, dest(uint32(i), fmt.Sprintf("10.%d.0.%d", network, i+1), 80, 1))
+				a := network + uint32(i)
+				dests = append(dests, dest(uint32(i), netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)}).String(), 80, 1))
 			}
-			before := mhTable(0, dests)
-			for gone := 0; gone < n; gone += 1 + n/5 {
+			before := mhTable(IPv4, dests)
+			for range 3 {
+				gone := random.IntN(n)
 				rest := slices.Delete(slices.Clone(dests), gone, gone+1)
-				after := mhTable(0, rest)
+				after := mhTable(IPv4, rest)
 				moved, own := 0, 0
 				for slot := range before {
 					if dests[before[slot]].ID != rest[after[slot]].ID {
@@ -111,12 +120,22 @@ func TestMaglevDisruption(t *testing.T) {
 				if moved < own {
 					t.Errorf("%d slots moved, the server that left had %d", moved, own)
 				}
-				sum += float64(moved) / MaxMaglev
-				cases++
+				beyond := float64(moved)/MaxMaglev - 1/float64(n)
+				sum += beyond
+				if cases++; beyond > 0.02 {
+					far++
+				}
 			}
 		}
-		if share := sum / cases; math.Abs(share-1/float64(n)) > 0.02 {
-			t.Errorf("%.1f %% moved when 1 of %d servers left", 100*share, n)
+		limit := 0.02
+		if n > 20 {
+			limit = 0.035
+		}
+		if mean := sum / float64(cases); math.Abs(mean) > limit {
+			t.Errorf("seed %d: %.1f points beyond 1/%d moved when one left, want %.1f at most", seed, 100*mean, n, 100*limit)
+		}
+		if n <= 10 && far*20 > cases {
+			t.Errorf("seed %d: of %d removals from %d servers %d were beyond 2 points", seed, cases, n, far)
 		}
 	}
 }

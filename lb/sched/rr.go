@@ -3,7 +3,7 @@ package sched
 import "slices"
 
 // rr takes the servers in turn, whatever their weight, but for those of
-// weight 0 and overloaded ones (K-SCH-RR). When the server chosen last is
+// weight 0 and overloaded ones (K-SCH-RR, ip_vs_rr.c). When the server chosen last is
 // removed, its predecessor in the list takes that role, so that nobody is
 // skipped.
 type rr struct {

@@ -1,5 +1,8 @@
 // Package sched chooses the real server of a new connection, by the same rules
-// as the kernel's schedulers and in the same order (spec rows K-SCH-*).
+// as the kernel's schedulers and in the same order: Linux's
+// net/netfilter/ipvs/ip_vs_NAME.c, whose facts are rows K-SCH-* of docs/IPVS.md.
+// Each scheduler is a file that says its algorithm and, where there is one, the
+// paper behind it.
 //
 // A Scheduler is one worker's state of one service and belongs to that worker.
 // What is costly to work out (hash tables) is made once by Plan, off the

@@ -3,7 +3,7 @@ package sched
 const shBits = 8
 
 // sh hashes the client's address, with sh-port its port too, to 256 buckets
-// (K-SCH-SH). The servers take turns in list order at as many buckets as they
+// (K-SCH-SH, ip_vs_sh.c). The servers take turns in list order at as many buckets as they
 // have weight, at least one. With sh-fallback a server that is not available
 // is replaced by that of another bucket.
 func newSH(f Flags) Scheduler {

@@ -3,8 +3,10 @@ package sched
 import "math/bits"
 
 // twos draws two servers at random, by weight, and takes the one with less
-// work for its weight, the first at a tie (K-SCH-TWOS). The randomness is the
-// query's, so that the same packets are scheduled the same way again.
+// work for its weight, the first at a tie (K-SCH-TWOS, ip_vs_twos.c;
+// Mitzenmacher, Richa and Sitaraman, "The power of two random choices: a survey
+// of techniques and results", 2001). The randomness is the query's, so that the
+// same packets are scheduled the same way again.
 type twos struct{ list }
 
 func newTwos(Flags) Scheduler { return &twos{} }
@@ -23,6 +25,9 @@ func (s *twos) Pick(q *Query, l Loads) int {
 	r1, _ := bits.Mul64(q.Random, total+1)
 	r2, _ := bits.Mul64(mix(q.Random), total+1)
 	i, j := s.at(r1, l), s.at(r2, l)
+	if i < 0 || j < 0 {
+		return -1
+	}
 	a, b := &s.dests[i], &s.dests[j]
 	if heavier(overhead(l.Load(a.ID)), a.Weight, overhead(l.Load(b.ID)), b.Weight) {
 		return j
@@ -31,10 +36,10 @@ func (s *twos) Pick(q *Query, l Loads) int {
 }
 
 // at returns the first server at which the sum of weights, added up along the
-// list, reaches r; the last one if none does, which only a server that became
-// overloaded since the sum was made can cause.
+// list, reaches r; the last one if none does, -1 if there is none, which only
+// servers that became overloaded since the sum was made can cause.
 func (s *twos) at(r uint64, l Loads) int {
-	last, sum := 0, uint64(0)
+	last, sum := -1, uint64(0)
 	for i := range s.dests {
 		d := &s.dests[i]
 		if !available(d, l) {

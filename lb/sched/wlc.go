@@ -1,6 +1,7 @@
 package sched
 
-// wlc takes the server with the least work for its weight (K-SCH-WLC).
+// wlc takes the server with the least work for its weight (K-SCH-WLC,
+// ip_vs_wlc.c).
 type wlc struct{ list }
 
 func newWLC(Flags) Scheduler { return &wlc{} }

@@ -1,6 +1,6 @@
 package sched
 
-// wrr takes the servers in rounds (K-SCH-WRR): each round has a level, and
+// wrr takes the servers in rounds (K-SCH-WRR, ip_vs_wrr.c): each round has a level, and
 // those whose weight reaches it are taken in list order. Levels go down from
 // the highest weight to the lowest by the weights' greatest common divisor,
 // so that in a cycle each server is taken weight/divisor times.
