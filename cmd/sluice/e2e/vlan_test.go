@@ -9,8 +9,8 @@ import (
 	"github.com/sluice-lb/sluice/internal/testnet"
 )
 
-// inVLAN is what the test's frames carry, to tell them from others.
-var inVLAN = []byte("in a virtual network")
+// marker is what frames made by hand carry, to tell them from others.
+var marker = []byte("made by hand for a test")
 
 // Frames with VLAN tags, one and two, are the director's by the VLANs of its
 // network section, which the kernel knows nothing of. Frame by frame, request
@@ -51,7 +51,7 @@ services:
 	fromClient, toClient := packettest.Eth(directorMAC0, clientMAC), packettest.Eth(clientMAC, directorMAC0)
 	fromServer, toServer := packettest.Eth(directorMAC1, serverMAC), packettest.Eth(serverMAC, directorMAC1)
 	const customer, service = 0x8100, 0x88a8 // 802.1Q and 802.1ad
-	ask := func(p packet) []byte { return p.UDP(40000, 80).Payload(inVLAN).Bytes() }
+	ask := func(p packet) []byte { return p.UDP(40000, 80).Payload(marker).Bytes() }
 	for _, row := range []struct {
 		stake            string
 		request, asked   []byte
@@ -60,41 +60,41 @@ services:
 		{
 			stake:    "one tag on either side, NAT",
 			request:  ask(fromClient.VLAN(100).IP4("10.1.0.10", "203.0.113.10")),
-			asked:    toServer.VLAN(300).IP4("10.1.0.10", "10.2.0.10").TTL(63).UDP(40000, 8080).Payload(inVLAN).Bytes(),
-			answer:   fromServer.VLAN(300).IP4("10.2.0.10", "10.1.0.10").UDP(8080, 40000).Payload(inVLAN).Bytes(),
-			answered: toClient.VLAN(100).IP4("203.0.113.10", "10.1.0.10").TTL(63).UDP(80, 40000).Payload(inVLAN).Bytes(),
+			asked:    toServer.VLAN(300).IP4("10.1.0.10", "10.2.0.10").TTL(63).UDP(40000, 8080).Payload(marker).Bytes(),
+			answer:   fromServer.VLAN(300).IP4("10.2.0.10", "10.1.0.10").UDP(8080, 40000).Payload(marker).Bytes(),
+			answered: toClient.VLAN(100).IP4("203.0.113.10", "10.1.0.10").TTL(63).UDP(80, 40000).Payload(marker).Bytes(),
 		},
 		{
 			stake:    "one tag, IPv6",
 			request:  ask(fromClient.VLAN(100).IP6("fd01::10", "2001:db8::10")),
-			asked:    toServer.VLAN(300).IP6("fd01::10", "fd02::10").TTL(63).UDP(40000, 8080).Payload(inVLAN).Bytes(),
-			answer:   fromServer.VLAN(300).IP6("fd02::10", "fd01::10").UDP(8080, 40000).Payload(inVLAN).Bytes(),
-			answered: toClient.VLAN(100).IP6("2001:db8::10", "fd01::10").TTL(63).UDP(80, 40000).Payload(inVLAN).Bytes(),
+			asked:    toServer.VLAN(300).IP6("fd01::10", "fd02::10").TTL(63).UDP(40000, 8080).Payload(marker).Bytes(),
+			answer:   fromServer.VLAN(300).IP6("fd02::10", "fd01::10").UDP(8080, 40000).Payload(marker).Bytes(),
+			answered: toClient.VLAN(100).IP6("2001:db8::10", "fd01::10").TTL(63).UDP(80, 40000).Payload(marker).Bytes(),
 		},
 		{
 			stake:    "two tags on either side, towards the server by 802.1ad (QinQ), by a gateway",
 			request:  ask(fromClient.Tag(service, 200).Tag(customer, 7).IP4("10.9.0.10", "203.0.113.11")),
-			asked:    toServer.Tag(service, 400).Tag(customer, 4094).IP4("10.9.0.10", "10.2.7.10").TTL(63).UDP(40000, 8080).Payload(inVLAN).Bytes(),
-			answer:   fromServer.Tag(service, 400).Tag(customer, 4094).IP4("10.2.7.10", "10.9.0.10").UDP(8080, 40000).Payload(inVLAN).Bytes(),
-			answered: toClient.VLAN(200).VLAN(7).IP4("203.0.113.11", "10.9.0.10").TTL(63).UDP(80, 40000).Payload(inVLAN).Bytes(),
+			asked:    toServer.Tag(service, 400).Tag(customer, 4094).IP4("10.9.0.10", "10.2.7.10").TTL(63).UDP(40000, 8080).Payload(marker).Bytes(),
+			answer:   fromServer.Tag(service, 400).Tag(customer, 4094).IP4("10.2.7.10", "10.9.0.10").UDP(8080, 40000).Payload(marker).Bytes(),
+			answered: toClient.VLAN(200).VLAN(7).IP4("203.0.113.11", "10.9.0.10").TTL(63).UDP(80, 40000).Payload(marker).Bytes(),
 		},
 		{
 			stake:    "fewer tags out than in",
 			request:  ask(fromClient.VLAN(200).VLAN(7).IP4("10.9.0.10", "203.0.113.10")),
-			asked:    toServer.VLAN(300).IP4("10.9.0.10", "10.2.0.10").TTL(63).UDP(40000, 8080).Payload(inVLAN).Bytes(),
-			answer:   fromServer.VLAN(300).IP4("10.2.0.10", "10.9.0.10").UDP(8080, 40000).Payload(inVLAN).Bytes(),
-			answered: toClient.VLAN(200).VLAN(7).IP4("203.0.113.10", "10.9.0.10").TTL(63).UDP(80, 40000).Payload(inVLAN).Bytes(),
+			asked:    toServer.VLAN(300).IP4("10.9.0.10", "10.2.0.10").TTL(63).UDP(40000, 8080).Payload(marker).Bytes(),
+			answer:   fromServer.VLAN(300).IP4("10.2.0.10", "10.9.0.10").UDP(8080, 40000).Payload(marker).Bytes(),
+			answered: toClient.VLAN(200).VLAN(7).IP4("203.0.113.10", "10.9.0.10").TTL(63).UDP(80, 40000).Payload(marker).Bytes(),
 		},
 		{
 			stake:   "priority in the tag, DR",
 			request: ask(fromClient.Tag(customer, 5<<13|100).IP4("10.1.0.10", "203.0.113.12")),
-			asked:   toServer.VLAN(300).IP4("10.1.0.10", "203.0.113.12").TTL(63).UDP(40000, 80).Payload(inVLAN).Bytes(),
+			asked:   toServer.VLAN(300).IP4("10.1.0.10", "203.0.113.12").TTL(63).UDP(40000, 80).Payload(marker).Bytes(),
 		},
 		{
 			stake:   "no tag in, two out around a tunnel",
 			request: ask(fromClient.IP4("10.1.0.10", "203.0.113.13").DF()),
 			asked: toServer.Tag(service, 400).Tag(customer, 4094).IP4("10.2.7.1", "10.2.7.10").TTL(63).DF().
-				Encap(packettest.Eth(serverMAC, directorMAC1).IP4("10.1.0.10", "203.0.113.13").TTL(63).DF().UDP(40000, 80).Payload(inVLAN)).Bytes(),
+				Encap(packettest.Eth(serverMAC, directorMAC1).IP4("10.1.0.10", "203.0.113.13").TTL(63).DF().UDP(40000, 80).Payload(marker)).Bytes(),
 		},
 	} {
 		t.Run(row.stake, func(t *testing.T) {
@@ -129,7 +129,7 @@ func exchange(t *testing.T, from *testnet.Raw, sent []byte, to *testnet.Raw, wan
 		if err != nil {
 			t.Fatalf("%s did not come out (%v)", packettest.Describe(want), err)
 		}
-		if !bytes.Contains(f.Bytes, inVLAN) {
+		if !bytes.Contains(f.Bytes, marker) {
 			continue
 		}
 		if got := f.Bytes; !bytes.Equal(got, want) {
