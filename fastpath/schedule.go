@@ -181,9 +181,10 @@ func (p *Pipeline) pick(k *Packet, in *packet.Info, svc *lb.Service) uint32 {
 func (p *Pipeline) leave(b *Batch, at int, in *packet.Info, svc *lb.Service) Verdict {
 	if svc.Mark != 0 && p.snap.Sysctl.CacheBypass != 0 && !quotes(&b.Pkts[at]) {
 		// To be bypassed it has to be of the world, and to have a way there. The
-		// kernel sees the first alone, but knows each address of the host's.
-		switch p.hops.Lookup(&in.Dst).State {
-		case nexthop.Reachable, nexthop.Unresolved, nexthop.Several:
+		// kernel sees the first alone, but knows each address of the host's, if it
+		// is of IPv4: any other station's of IPv6 will do.
+		switch state := p.hops.Lookup(&in.Dst).State; {
+		case in.Family == 6, state == nexthop.Reachable, state == nexthop.Unresolved, state == nexthop.Several:
 			return p.connect(b, at, in, svc, lb.NoReal, 0, 0)
 		}
 	}

@@ -31,8 +31,23 @@ func (p *Pipeline) request(b *Batch, at int) {
 		p.expireSoon(k.conn)
 	}
 	p.replaced = true
+	id := k.conn
 	p.miss(b, at)
 	p.countAnswer(k, k.Verdict)
+	if k.Verdict == Pass {
+		p.hostResets(k, id, c)
+	}
+}
+
+// hostResets does to c, which k did not renew, what the host's answer to a TCP
+// packet does: to the kernel that RST is its server's, unless it is NAT.
+func (p *Pipeline) hostResets(k *Packet, id conn.ID, c *conn.Conn) {
+	if c.Proto != packet.ProtoTCP || isNAT(c) || k.Info.Event == flow.EventRST {
+		return
+	}
+	k.conn, k.Reply, k.Info.Event = id, true, flow.EventRST
+	p.transition(k, c)
+	k.conn, k.Reply = 0, false
 }
 
 // track counts a request on c and moves its state.

@@ -4,6 +4,7 @@ test says which of it differed.
 of(case) looks at the finished case, not at how it came about, so that it can tell whether a
 generator that was to leave something out did.
 """
+import re
 import shlex
 
 import translate
@@ -25,13 +26,14 @@ NAMES = {
     "badsum": "wrong checksums",
     "nosum": "UDP without checksum",
     "flowlabel": "IPv6 flow labels",
+    "exthdr": "IPv6 extension headers",
     "strangers": "packets that are none of IPVS's business, echo requests among them",
     "port20": "source port 20",
     "sametick": "packets within a tick of the kernel's clock, in which connections that it ended are still there",
     "ipv6": "services and servers with IPv6 addresses",
     # services
     "tcp": "TCP", "udp": "UDP", "sctp": "SCTP",
-    "marks": "services of a firewall mark",
+    "marks": "services of a firewall mark", "markrules": "marks by port and client, or of any protocol",
     "port0": "services of every port",
     "ftpport": "TCP services of port 21, whose neighbours are found with them",
     "ipsec": "UDP services of port 500, with AH and ESP",
@@ -47,7 +49,8 @@ NAMES = {
     # what is done while packets flow
     "edits": "commands and sysctls in mid-traffic, each of the following",
     "edit-weight": "another weight", "edit-remove": "a server removed", "edit-add": "a server added",
-    "edit-scheduler": "another scheduler", "edit-service": "a service removed, or added again",
+    "edit-scheduler": "another scheduler", "edit-persistence": "other persistence",
+    "edit-service": "a service removed, or added again",
     "edit-flush": "everything removed", "edit-zero": "counters zeroed", "edit-set": "timeouts set",
     "edit-sysctl": "a sysctl written",
     "sleeps": "more time than a connection may live",
@@ -70,15 +73,19 @@ def parse(text):
     if "edits" in out:
         out.update(EDITS)
     if "persistence" in out:  # which these need
-        out.update(("netmask", "sip", "port0"))
+        out.update(("netmask", "sip", "port0", "edit-persistence"))
+    if "edit-scheduler" in out:
+        out.add("edit-persistence")
+    if "marks" in out:
+        out.add("markrules")
     if "tun" in out:
         out.update(("gre", "gue", "tunsum", "mixed"))
     if "udp" in out:
         out.update(("ops", "sip", "ipsec", "nosum"))
     if "tcp" in out:
-        out.update(("marks", "ftpport"))
+        out.add("ftpport")
     if "ipv6" in out:
-        out.update(("mixed", "flowlabel"))
+        out.update(("mixed", "flowlabel", "exthdr"))
     return frozenset(out)
 
 
@@ -93,9 +100,13 @@ def of(case):
         out.add("mtu")
     if any(is_quick(a) and is_quick(b) for a, b in zip(case["steps"], case["steps"][1:])):
         out.add("sametick")
+    for rule in case.get("setup", []):
+        _mark_rule(rule, out)
     addresses, marked = set(), any("MARK" in s for s in case.get("setup", []))
+    persistence = {}
     for rule in list(case.get("ipvs", [])) + [s["cmd"].partition(" ")[2] for s in case["steps"] if "cmd" in s]:
         addresses |= _endpoints(rule)
+        _persistence(rule, persistence, out)
     for step in case.get("steps", []):
         if "cmd" in step:
             rule = step["cmd"].partition(" ")[2]
@@ -155,6 +166,26 @@ def _rule(text, out):
             out.add("weight0")
 
 
+def _persistence(text, known, out):
+    """Notes in known what a rule says of its service's persistence, and in out if that is new."""
+    words = text.split()
+    if words[0] in ("-A", "-E"):
+        service = " ".join(words[1:3] + ["-6"] * ("-6" in words))
+        persistence = " ".join(re.findall(r"-[pM] \S+", text))
+        if words[0] == "-E" and known.get(service, persistence) != persistence:
+            out.add("edit-persistence")
+        known[service] = persistence
+
+
+def _mark_rule(text, out):
+    """Adds what an iptables command is about."""
+    for m in translate.parse_mark_rule(text) or []:
+        if "ports" in m or "source" in m or "protocol" not in m:
+            out.add("markrules")
+        if "protocol" in m:
+            out.add(m["protocol"])
+
+
 def _endpoints(text):
     """{(address, port or None for any)} of the service and server of a rule"""
     try:
@@ -186,5 +217,5 @@ def _packet(p, out, endpoints, marked):
         out.add("nodf")
     if p.get("sport") == 20:
         out.add("port20")
-    out |= {n for key, n in (("tos", "tos"), ("ip_options", "options"), ("no_csum", "nosum"), ("flow", "flowlabel"))
+    out |= {n for key, n in (("tos", "tos"), ("ip_options", "options"), ("no_csum", "nosum"), ("flow", "flowlabel"), ("ext", "exthdr"))
             if p.get(key)}

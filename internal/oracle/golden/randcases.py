@@ -32,10 +32,12 @@ VIPS4, VIPS6 = ["10.0.1.100", "10.0.1.101"], ["fd00:1::100"]
 MARKED = "10.0.9."                      # 10.0.9.0/24 is local, for marks
 CLIENTS4 = ["10.0.1.10", "10.0.1.11", "10.0.1.12"]
 CLIENTS6 = ["fd00:1::10", "fd00:1::11", "fd00:1::12"]
-SERVERS4 = ["10.0.2.11", "10.0.2.12", "10.0.2.13"]
-SERVERS6 = ["fd00:2::11", "fd00:2::12", "fd00:2::13"]
+SERVERS4 = [f"10.0.2.{n}" for n in range(11, 16)]
+SERVERS6 = [f"fd00:2::{n}" for n in range(11, 16)]
 ROUTER_C, ROUTER_S = "10.0.1.254", "10.0.2.254"
 PERSISTENCE = [45, 80, 200]             # no multiple near a connection's timeout
+MASKS4, MASKS6 = ["255.255.255.0", "255.255.0.0", "255.255.255.252", "255.0.0.0"], [64, 112, 127, 48]
+PADDING = "010400000000"                # an option of an IPv6 extension header that says nothing
 SCTP_CHUNKS = {
     "init": (1, "1111111100010000000a000a00000001"), "initack": (2, "2222222200010000000a000a000000010007000801020304"),
     "echo": (10, "01020304"), "ack": (11, ""), "data": (0, "00000001000000000000000041424344"),
@@ -45,6 +47,7 @@ TICKS = 45  # milliseconds in which the kernel does what it puts off: end connec
 # Seconds between packets and the zeroing of counters, by -Z, or because a server's service goes and both come back, unless
 # these happen at one time: to the kernel, zero is what they were when it last published them, every 2 to 2.1 s by its HZ.
 QUIET = 2.2
+DEFENCES = ("drop_packet", "secure_tcp")  # the kernel looks at these once a second
 TUNNELS = {" --tun-type gre": "gre", " --tun-type gre --tun-csum": "gre", " --tun-type gue --tun-port 6080": "gue",
            " --tun-type gue --tun-port 6080 --tun-csum": "gue", " --tun-type gue --tun-port 6080 --tun-remcsum": "gue"}
 # SIP requests and answers by Call-ID; without one, or with one that does not end, IPVS has nothing to go by.
@@ -132,33 +135,36 @@ class Service:
         r = g.rng
         self.g = g
         self.kind = g.one({"tcp": 8, "udp": 4, "sctp": 2, "marks": 2})
+        self.proto = g.one({"tcp": 4, "udp": 2, "sctp": 1}) if self.kind == "marks" else self.kind
         self.v6 = g.may("ipv6", 0.3 if self.kind != "marks" else 0.2)
         self.vip = r.choice(VIPS6 if self.v6 else VIPS4)
         self.port = r.choice([80, 443, 53, 5060, 3868, 8000 + index])
-        self.sip = self.kind == "udp" and g.may("sip", 0.15)
+        self.sip = self.proto == "udp" and g.may("sip", 0.15)
         self.any_port = self.kind in ("tcp", "udp") and not self.sip and g.may("port0", 0.1)
         if self.kind == "udp" and g.may("ipsec", 0.12):
             self.port = 500
         if self.kind == "tcp" and g.may("ftpport", 0.06):
             self.port = 21
-        self.persistent = r.choice(PERSISTENCE) \
-            if self.any_port or self.sip or g.may("persistence", 0.25) else None
-        self.mask = r.choice(([64, 112] if self.v6 else ["255.255.255.0", "255.255.0.0"])) \
-            if self.persistent and g.may("netmask", 0.4) else None
-        self.scheduler = g.one(dict.fromkeys(features.SCHEDULERS, 1))
-        self.flags = ""
-        if self.scheduler in ("sh", "mh") and g.may("schedflags", 0.6):
-            self.flags = ",".join(f"{self.scheduler}-{x}" for x in r.choice(
-                [["port"], ["fallback"], ["fallback", "port"]]))
-        self.ops = self.kind == "udp" and not self.persistent and g.may("ops", 0.2)
+        self.choose_persistence(0.25)
+        self.choose_scheduler()
+        self.ops = self.proto == "udp" and not self.persistent and g.may("ops", 0.2)
         self.mark = 5 + index
+        self.repersist = g.may("edit-persistence", 0.2)
         self.servers = {}
         self.known = {}           # address -> the server as it was first added
         self.present = False
 
-    @property
-    def proto(self):
-        return "tcp" if self.kind == "marks" else self.kind
+    def choose_persistence(self, probability):
+        g = self.g
+        self.persistent = g.rng.choice(PERSISTENCE) \
+            if self.any_port or self.sip or g.may("persistence", probability) else None
+        self.mask = g.rng.choice(MASKS6 if self.v6 else MASKS4) if self.persistent and g.may("netmask", 0.4) else None
+
+    def choose_scheduler(self):
+        g = self.g
+        self.scheduler, self.flags = g.one(dict.fromkeys(features.SCHEDULERS, 1)), ""
+        if self.scheduler in ("sh", "mh") and g.may("schedflags", 0.6):
+            self.flags = ",".join(f"{self.scheduler}-{x}" for x in g.rng.choice([["port"], ["fallback"], ["fallback", "port"]]))
 
     def spec(self):
         host = f"[{self.vip}]" if self.v6 else self.vip
@@ -178,6 +184,20 @@ class Service:
             out += " --pe sip"
         return out + (" -o" if self.ops else "")
 
+    def mark_rule(self):
+        """The iptables command that gives packets this service's mark: of its protocol, or any; of all ports, or some; of all
+        clients, or some. Of several that match, the last counts."""
+        g = self.g
+        tool, net = ("ip6tables-legacy", VIPS6[0]) if self.v6 else ("iptables-legacy", MARKED + "0/24")
+        match = f"-d {net}"
+        if not g.may("markrules", 0.5):
+            match += f" -p {self.proto}"
+        elif g.rng.random() < 0.7:
+            match += f" -p {self.proto} " + g.rng.choice(["--dport 80", "--dport 80:443", "-m multiport --dports 80,22"])
+        elif not self.v6:
+            match += " -s 172.16.0.0/16"
+        return f"{tool} -t mangle -A PREROUTING {match} -j MARK --set-mark {self.mark}"
+
     def target(self):
         """An address and port that this service takes."""
         r = self.g.rng
@@ -195,7 +215,7 @@ class Service:
         of before and after share a cached route, and then sends DR packets to a wrong next hop."""
         r = self.g.rng
         if addr in self.known:
-            return {**self.known[addr], "weight": self.g.weight([0, 1, 1, 2, 3])}
+            return {**self.known[addr], "weight": self.g.weight([0, 1, 1, 2, 3, 10])}
         forward = self.g.one({"nat": 6, "dr": 3, "tun": 2})
         forward = {"nat": "-m", "dr": "-g", "tun": "-i"}[forward]
         mixed = (":" in addr) != self.v6
@@ -205,23 +225,26 @@ class Service:
         if forward == "-m" and not self.any_port and self.kind != "marks" and r.random() < 0.6:
             port = 8080
         if self.any_port or self.kind == "marks":
-            port = 0
-        s = {"addr": addr, "port": port, "forward": forward, "weight": self.g.weight([0, 1, 1, 1, 2, 3, 5]), "extra": ""}
+            port = r.choice([0, 0, 0, 8080]) if forward == "-m" else 0
+        s = {"addr": addr, "port": port, "forward": forward, "weight": self.g.weight([0, 1, 1, 1, 2, 3, 5, 100]), "extra": "", "limits": ""}
         tunnels = [t for t, kind in TUNNELS.items() if self.g.has(kind) and (self.g.has("tunsum") or "csum" not in t)]
         if forward == "-i" and tunnels and r.random() < 0.5:
             s["extra"] = r.choice(tunnels)
         if self.g.may("thresholds", 0.12):
-            upper = r.choice([1, 2, 4])
-            s["extra"] += f" -x {upper}" + (f" -y {r.randint(1, upper)}" if r.random() < 0.5 else "")
+            s["limits"] = self.limits()
         self.known[addr] = dict(s)
         return s
+
+    def limits(self):
+        upper = self.g.rng.choice([1, 2, 4])
+        return f" -x {upper}" + (f" -y {self.g.rng.randint(1, upper)}" if self.g.rng.random() < 0.5 else "")
 
     def server_spec(self, s):
         host = f"[{s['addr']}]" if ":" in s["addr"] else s["addr"]
         return f"{host}:{s['port']}"
 
     def add_text(self, s):
-        return f"{self.spec()} -r {self.server_spec(s)} {s['forward']} -w {s['weight']}{s['extra']}"
+        return f"{self.spec()} -r {self.server_spec(s)} {s['forward']} -w {s['weight']}{s['extra']}{s['limits']}"
 
 
 class Generator:
@@ -239,7 +262,8 @@ class Generator:
             if s.spec() not in seen:
                 seen.add(s.spec())
                 self.services.append(s)
-        self.clock = Clock(r, sorted({s.persistent for s in self.services if s.persistent}))
+        self.clock = Clock(r, PERSISTENCE if any(s.repersist for s in self.services) else
+                           sorted({s.persistent for s in self.services if s.persistent}))
         self.flows = []
 
     def has(self, feature):
@@ -272,14 +296,13 @@ class Generator:
                 sysctls["net.ipv4.vs." + name] = r.choice(values)
         if "net.ipv4.vs.drop_packet" in sysctls:
             sysctls["net.ipv4.vs.am_droprate"] = r.choice([2, 3, 5])
-        if {"net.ipv4.vs.drop_packet", "net.ipv4.vs.secure_tcp"} & set(sysctls):
+        if {"net.ipv4.vs." + n for n in DEFENCES} & set(sysctls):
             self.steps.append({"sleep_ms": 2500, "note": "the kernel looks once a second whether to defend itself"})
             self.clock.now += 2.5
             self.clock.busy = [self.clock.now]
         for s in self.services:
             if s.kind == "marks":
-                tool, net = ("ip6tables-legacy", VIPS6[0]) if s.v6 else ("iptables-legacy", MARKED + "0/24")
-                self.setup.append(f"{tool} -t mangle -A PREROUTING -d {net} -p tcp -j MARK --set-mark {s.mark}")
+                self.setup.append(s.mark_rule())
         case = {"name": self.name, "doc": "; ".join(rules[:1]) + f" and {len(rules) - 1} rules more",
                 "nics": topology(r.choice([1500, 1500, 1500, 1400, 1300]) if self.has("mtu") else 1500),
                 "routes": ["172.16.0.0/16 via 10.0.1.254", "local 10.0.9.0/24 dev lo"],
@@ -306,7 +329,7 @@ class Generator:
         if self.may("mixed", 0.1):
             pool.append((SERVERS4 if s.v6 else SERVERS6)[0])  # tunnel over the other family
         r.shuffle(pool)
-        for a in pool[:r.choice([0, 1, 1, 1, 2, 2, 3, 3])]:
+        for a in pool[:r.choice([0, 1, 1, 1, 2, 2, 3, 3, 5])]:
             s.servers[a] = s.new_server(a)
             rules.append("-a " + s.add_text(s.servers[a]))
         return rules
@@ -334,8 +357,8 @@ class Generator:
         """Sometimes, something unusual in the packet."""
         r = self.rng
         v6 = ":" in pkt["src"]
-        what = r.choices([None, "ttl", "tos", "nodf", "options", "badsum", "nosum", "mtu", "flowlabel"],
-                         [76, 5, 3, 3, 2, 4, 2, 5, 1])[0]
+        what = r.choices([None, "ttl", "tos", "nodf", "options", "badsum", "nosum", "mtu", "flowlabel", "exthdr"],
+                         [75, 5, 3, 3, 2, 4, 2, 5, 1, 1])[0]
         if what is None or not self.has(what) or v6 and what in ("nodf", "options", "nosum"):
             return pkt
         if what == "ttl":
@@ -358,6 +381,8 @@ class Generator:
                 pkt["df"] = r.random() < 0.6
         elif what == "flowlabel" and v6:
             pkt["flow"] = 0x12345
+        elif what == "exthdr" and v6 and pkt["proto"] == "udp":
+            pkt["ext"] = r.choice([[[0, PADDING]], [[60, PADDING]], [[0, PADDING], [60, PADDING]]])
         return pkt
 
     def flow(self, new=0.4):
@@ -557,6 +582,8 @@ class Generator:
         if what == "edit-weight" and addresses:
             x = s.servers[r.choice(addresses)]
             x["weight"] = 0 if r.random() < 0.4 and self.has("weight0") else r.choice([1, 2, 3, 5])
+            if self.may("thresholds", 0.15):
+                x["limits"] = s.limits() if r.random() < 0.7 else ""
             self.command("-e " + s.add_text(x))
         elif what == "edit-remove" and addresses:
             a = r.choice(addresses)
@@ -567,7 +594,11 @@ class Generator:
                 s.servers[a] = s.new_server(a)
                 self.command("-a " + s.add_text(s.servers[a]))
         elif what == "edit-scheduler":
-            s.scheduler, s.flags = self.one(dict.fromkeys(features.SCHEDULERS, 1)), ""
+            if s.repersist:
+                s.choose_persistence(0.6)
+                s.ops = s.ops and not s.persistent
+            if not s.repersist or r.random() < 0.3:
+                s.choose_scheduler()
             self.command(f"-E {s.spec()} {s.options()}")
         elif what == "edit-service":
             if r.random() < 0.5:
@@ -586,10 +617,9 @@ class Generator:
         elif what == "edit-set":  # of the timeouts that Clock minds
             self.command(f"--set {r.choice([0, 120, 300])} {r.choice([0, 30, 60])} {r.choice([0, 60, 120])}")
         elif what == "edit-sysctl":
-            names = [n for n in ("expire_nodest_conn", "expire_quiescent_template", "nat_icmp_send", "sloppy_tcp")
-                     if self.has(n)]
+            names = [n for n in features.SYSCTLS if self.has(n) and n not in DEFENCES]
             for name in r.sample(names, min(1, len(names))):
-                self.steps.append({"sysctl": {"net.ipv4.vs." + name: r.choice([0, 1])}})
+                self.steps.append({"sysctl": {"net.ipv4.vs." + name: r.choice([0, 1, *features.SYSCTLS[name]])}})
 
     def action(self):
         known = {"talk": 20, "icmp_error": 3 * self.has("icmp"), "fragments": 1.5 * self.has("fragments"),
