@@ -32,7 +32,6 @@ var open = map[string]string{
 	"cases/nat-mtu":                 mtu,
 	"cases/tun-ipip-mtu":            mtu,
 	"cases/tun-ipip-mtu-nopmtu":     mtu,
-	"cases/tun-icmp-from-rs":        "ICMP errors about tunnels are not translated yet",
 	"cases/ftp":                     ftp,
 	"cases/ftp-noct":                ftp,
 	"cases/ipvsadm-errors":          syncDaemon,
