@@ -48,6 +48,7 @@ type node struct {
 
 	meter ipvsadm.Meter
 	names []string   // of the interfaces
+	nics  []int      // their indexes
 	links []portLink // by interface, as last seen; the neighbour watcher's
 	fatal chan error // why the node cannot go on
 	// addresses has something in it when the host's may have changed.

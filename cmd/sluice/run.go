@@ -131,13 +131,13 @@ func (n *node) start() error {
 		}
 		n.sets = append(n.sets, set)
 	}
-	if n.tap, err = punt.Open(punt.Config{}); errors.Is(err, syscall.EBUSY) {
+	for i := range n.names {
+		n.nics = append(n.nics, n.network.Table().Interfaces[i].Index)
+	}
+	if n.tap, err = punt.Open(punt.Config{NICs: n.nics}); errors.Is(err, syscall.EBUSY) {
 		return fmt.Errorf("%w; is another sluice running?", err)
 	} else if err != nil {
 		return err
-	}
-	for _, limit := range n.tap.Limits() {
-		n.log.Warn("host hand-back", "device", n.tap.Name(), "limit", limit)
 	}
 	n.slow = slowpath.New(slowpath.Config{
 		Tables: n.network.Table, Emit: n.emit, Host: n.tap, Resolve: n.network.Resolve,
@@ -196,14 +196,10 @@ func (n *node) makeSteering(p *plan) (err error) {
 			queues = max(queues, i.Queue+1)
 		}
 	}
-	if n.steer, err = xdpprog.Load(xdpprog.Options{Queues: queues}); err != nil {
+	if n.steer, err = xdpprog.Load(xdpprog.Options{Queues: queues, Returned: n.tap.MAC()}); err != nil {
 		return err
 	}
-	var nics []int
-	for i := range n.names {
-		nics = append(nics, n.network.Table().Interfaces[i].Index)
-	}
-	n.answers = xdpprog.NewAnswers(n.tap.Index(), nics)
+	n.answers = xdpprog.NewAnswers(n.tap.Index(), n.nics)
 	if err := n.resteer(nil); err != nil {
 		return err
 	}
@@ -215,6 +211,9 @@ func (n *node) makeSteering(p *plan) (err error) {
 		}
 		if a.Lingers() {
 			n.log.Warn("this kernel has no bpf_link for XDP: a killed sluice leaves its program attached", "interface", c.Name)
+		}
+		if a.Mode() == xdpprog.Generic {
+			n.tap.Mark(i)
 		}
 		n.attached = append(n.attached, a)
 		for _, set := range n.sets {

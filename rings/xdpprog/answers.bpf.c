@@ -19,26 +19,14 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
+
+#include "address.h"
 
 #define MAX_EXTENSIONS 4
 
 #define IPV4_MORE_OR_OFFSET 0x3fff
 
-// IPv6, or IPv4 mapped as in RFC 4291 2.5.5.2; bytes as on the wire.
-struct addr {
-	__u32 w[4];
-};
-
-// Where a server answers from; port 0: from every port.
-struct endpoint {
-	struct addr addr;
-	__be16 port; // network order
-	__u8 proto;
-	__u8 zero;
-};
-
+// Where servers answer from.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 32768); // twice what Update takes, as it adds before it removes
@@ -67,14 +55,6 @@ struct header {
 static __always_inline int load(struct __sk_buff *skb, __u32 at, void *to, __u32 n)
 {
 	return bpf_skb_load_bytes_relative(skb, at, to, n, BPF_HDR_START_NET);
-}
-
-static __always_inline void map_v4(struct addr *a, __be32 v4)
-{
-	a->w[0] = 0;
-	a->w[1] = 0;
-	a->w[2] = bpf_htonl(0xffff);
-	a->w[3] = v4;
 }
 
 static __always_inline int open4(struct __sk_buff *skb, __u32 at, struct header *h)

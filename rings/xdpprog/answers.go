@@ -11,8 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-//go:generate go run -modfile=../../tools.mod github.com/cilium/ebpf/cmd/bpf2go -target bpfel answers answers.bpf.c -- -Wall -Wextra -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
-
 // MaxLocals is how many local servers Answers can be told of.
 const MaxLocals = 16384
 

@@ -88,7 +88,13 @@ func (s *Steer) Attach(ifindex int, mode Mode) (*Attachment, error) {
 // instance loads the program with sockets and counts of its own.
 func (s *Steer) instance(ifindex int, mode Mode) (*Attachment, error) {
 	a := &Attachment{steer: s, ifindex: ifindex, mode: mode}
-	return a, s.spec.Copy().LoadAndAssign(&a.loaded, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+	spec := s.spec.Copy()
+	if mode == Generic {
+		if err := spec.Variables[steerVarReturned].Set(s.returned); err != nil {
+			return a, err
+		}
+	}
+	return a, spec.LoadAndAssign(&a.loaded, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		steerMapEndpoints: s.shared.Endpoints,
 		steerMapAddresses: s.shared.Addresses,
 		steerMapMarks:     s.shared.Marks,

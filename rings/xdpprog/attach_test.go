@@ -403,3 +403,30 @@ func TestCapabilities(t *testing.T) {
 	})
 	b.checkMode(t, "in", 1)
 }
+
+// Only a program of generic mode meets what was handed back a second time; one
+// in the driver does not look.
+func TestReturnedInDriver(t *testing.T) {
+	testnet.NeedRoot(t)
+	s, err := Load(Options{Queues: 1, Returned: returned})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for mode, want := range map[Mode]Reason{Generic: Returned, Driver: NoSocket} {
+		a, err := s.instance(0, mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Update(steered()); err != nil {
+			t.Fatal(err)
+		}
+		p := probe{a: a}
+		if _, r, err := p.run(eth(unix.ETH_P_IP, ip4(tcp, cip, vip, ports(40000, 80)), set(6, returned[:]...))); err != nil || r != want {
+			t.Errorf("%v: %v, %v; want %v", mode, r, err, want)
+		}
+		if err := a.release(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -11,6 +11,7 @@ const (
 	Group     = Reason(steerReasonPASS_GROUP)     // broadcast or multicast on the link
 	Malformed = Reason(steerReasonPASS_MALFORMED) // cut short, lying lengths, more than 8 IPv6 extension headers
 	NoSocket  = Reason(steerReasonPASS_NO_SOCKET) // to be redirected, but the queue has no socket
+	Returned  = Reason(steerReasonPASS_RETURNED)  // handed back by the slow path
 	ToService = Reason(steerReasonHIT_SERVICE)    // to a service
 	Marked    = Reason(steerReasonHIT_MARK)       // by a mark rule
 	NATReply  = Reason(steerReasonHIT_REPLY)      // from a NAT real server
@@ -22,7 +23,7 @@ const (
 	Reasons   = Reason(steerReasonREASONS)        // their number
 )
 
-var reasonNames = [Reasons]string{"other", "group", "malformed", "no-socket", "service", "mark", "reply", "direct", "icmp", "fragment", "ipsec", "echo"}
+var reasonNames = [Reasons]string{"other", "group", "malformed", "no-socket", "returned", "service", "mark", "reply", "direct", "icmp", "fragment", "ipsec", "echo"}
 
 func (r Reason) String() string {
 	if r >= Reasons {

@@ -14,6 +14,9 @@ func model(w *Want, frame []byte) Reason {
 	if frame[0]&1 == 1 {
 		return Group
 	}
+	if [6]byte(frame[6:]) == returned {
+		return Returned
+	}
 	ethertype, b := binary.BigEndian.Uint16(frame[12:]), frame[14:]
 	for range 2 {
 		if ethertype == unix.ETH_P_8021Q || ethertype == unix.ETH_P_8021AD {

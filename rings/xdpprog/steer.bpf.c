@@ -16,17 +16,11 @@
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 
-#define MAX_EXTENSIONS 8
+#include "parse.h"
+
 #define MAX_MARKS 1024
 #define MARK_WORDS (MAX_MARKS / 64)
-
-#define IPV4_MORE_OR_OFFSET 0x3fff
 
 // Why a frame went where it went; an index into struct count. Reasons from
 // HIT_SERVICE on redirect.
@@ -35,6 +29,7 @@ enum reason {
 	PASS_GROUP,     // broadcast or multicast on the link
 	PASS_MALFORMED, // cut short, or lengths that contradict each other
 	PASS_NO_SOCKET, // ours, but no socket serves the queue
+	PASS_RETURNED,  // handed back by the slow path, as the host's
 	HIT_SERVICE,    // to a service's address and port
 	HIT_MARK,       // matched by a mark rule
 	HIT_REPLY,      // from a NAT real server's address and port
@@ -61,18 +56,6 @@ enum address_flag {
 enum endpoint_flag {
 	SERVICE = 1,
 	NAT_REAL = 2,
-};
-
-// IPv6, or IPv4 mapped as in RFC 4291 2.5.5.2; bytes as on the wire.
-struct addr {
-	__u32 w[4];
-};
-
-struct endpoint {
-	struct addr addr;
-	__be16 port;
-	__u8 proto;
-	__u8 zero;
 };
 
 // A packet matches a mark rule if its destination, source, interface, protocol
@@ -177,159 +160,15 @@ struct {
 	__type(value, struct count);
 } counts SEC(".maps");
 
-// What is left of a packet. left is what the IP header promised and the
-// frame holds; end is the frame's, which the verifier wants to see compared.
-struct cursor {
-	void *pos, *end;
-	__u32 left;
-};
-
-struct flow {
-	struct addr src, dst;
-	__be16 sport, dport;
-	__u8 proto;    // 0: behind headers that this fragment does not have
-	__u8 portless; // the ports are not in this packet
-	__u8 v6;
-	__u8 zero;
-};
+// Source address of frames that the slow path has handed back to the host. Where
+// the stack takes frames (generic mode) they come here a second time. Zero: never.
+volatile const __u8 returned[ETH_ALEN];
 
 // may_be_served reports whether f's protocol has ports, or is not known.
 static __always_inline int may_be_served(const struct flow *f)
 {
 	return f->proto == IPPROTO_TCP || f->proto == IPPROTO_UDP || f->proto == IPPROTO_SCTP ||
 	       (f->v6 && f->portless && !f->proto);
-}
-
-static __always_inline void map_v4(struct addr *a, __be32 v4)
-{
-	a->w[0] = 0;
-	a->w[1] = 0;
-	a->w[2] = bpf_htonl(0xffff);
-	a->w[3] = v4;
-}
-
-static __always_inline void copy_v6(struct addr *a, const struct in6_addr *v6)
-{
-	__builtin_memcpy(a, v6, sizeof(*a));
-}
-
-static __always_inline int is_extension(__u8 proto)
-{
-	return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS;
-}
-
-
-// length16 is a 16-bit length in host order. Linux 6.1's verifier takes the
-// result of a byte swap for any number, and the compiler the mask for needless.
-static __always_inline __u32 length16(__be16 wire)
-{
-	__u32 length = bpf_ntohs(wire);
-
-	barrier_var(length);
-	return length & 0xffff;
-}
-
-// open4 reads an IPv4 header and leaves c behind it; whole: the datagram has
-// to be there to its end. That of a quote is not, whatever its length says.
-// Returns 0 or -1.
-static __always_inline int open4(struct cursor *c, struct flow *f, int whole)
-{
-	struct iphdr *ip = c->pos;
-	__u32 header, total;
-
-	if (c->left < sizeof(*ip) || (void *)(ip + 1) > c->end || ip->version != 4)
-		return -1;
-	header = ip->ihl * 4;
-	if (whole) {
-		total = length16(ip->tot_len);
-		if (c->pos + total > c->end)
-			return -1;
-		c->left = total;
-	}
-	if (header < sizeof(*ip) || header > c->left)
-		return -1;
-	map_v4(&f->src, ip->saddr);
-	map_v4(&f->dst, ip->daddr);
-	f->proto = ip->protocol;
-	f->portless = (ip->frag_off & bpf_htons(IPV4_MORE_OR_OFFSET)) != 0;
-	f->v6 = 0;
-	c->pos += header;
-	c->left -= header;
-	return 0;
-}
-
-// is_mapped tells an address that is IPv4 in the tables and nobody's on an
-// IPv6 wire.
-static __always_inline int is_mapped(const struct addr *a)
-{
-	return !a->w[0] && !a->w[1] && a->w[2] == bpf_htonl(0xffff);
-}
-
-// open6 is open4 for IPv6, without extension headers.
-static __always_inline int open6(struct cursor *c, struct flow *f, int whole)
-{
-	struct ipv6hdr *ip = c->pos;
-	__u32 payload;
-
-	if (c->left < sizeof(*ip) || (void *)(ip + 1) > c->end || ip->version != 6)
-		return -1;
-	payload = length16(ip->payload_len);
-	copy_v6(&f->src, &ip->saddr);
-	copy_v6(&f->dst, &ip->daddr);
-	if (is_mapped(&f->src) || is_mapped(&f->dst))
-		return -1;
-	f->proto = ip->nexthdr;
-	f->portless = 0;
-	f->v6 = 1;
-	c->pos = ip + 1;
-	c->left -= sizeof(*ip);
-	if (whole) {
-		if (c->pos + payload > c->end)
-			return -1;
-		c->left = payload;
-	}
-	return 0;
-}
-
-// skip_extensions walks to the transport header or to a fragment header,
-// behind which nothing is looked at: f->proto is then what it names, or 0 if
-// that is one more extension header. Returns 0 or -1.
-static __always_inline int skip_extensions(struct cursor *c, struct flow *f)
-{
-	struct ipv6_opt_hdr *h;
-	__u32 length;
-
-#pragma unroll
-	for (int i = 0; i < MAX_EXTENSIONS; i++) {
-		if (f->proto != IPPROTO_FRAGMENT && !is_extension(f->proto))
-			return 0;
-		h = c->pos;
-		if (c->left < 8 || c->pos + 8 > c->end)
-			return -1;
-		if (f->proto == IPPROTO_FRAGMENT) {
-			f->proto = is_extension(h->nexthdr) ? 0 : h->nexthdr;
-			f->portless = 1;
-			return 0;
-		}
-		length = (h->hdrlen + 1) * 8;
-		if (length > c->left)
-			return -1;
-		f->proto = h->nexthdr;
-		c->pos += length;
-		c->left -= length;
-	}
-	return f->proto == IPPROTO_FRAGMENT || is_extension(f->proto) ? -1 : 0;
-}
-
-static __always_inline int read_ports(struct cursor *c, struct flow *f)
-{
-	__be16 *ports = c->pos;
-
-	if (c->left < 4 || c->pos + 4 > c->end)
-		return -1;
-	f->sport = ports[0];
-	f->dport = ports[1];
-	return 0;
 }
 
 static __always_inline __u32 address(const struct addr *a)
@@ -456,6 +295,14 @@ static __always_inline enum reason icmp(struct xdp_md *ctx, struct cursor *c,
 	return is_marked(&request, ctx->ingress_ifindex) ? HIT_ICMP : PASS_OTHER;
 }
 
+static __always_inline int is_returned(const struct ethhdr *eth)
+{
+	for (int i = 0; returned[0] && i < ETH_ALEN; i++)
+		if (eth->h_source[i] != returned[i])
+			return 0;
+	return returned[0] != 0;
+}
+
 static __noinline enum reason decide(struct xdp_md *ctx)
 {
 	struct cursor c = {.pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end};
@@ -468,6 +315,8 @@ static __noinline enum reason decide(struct xdp_md *ctx)
 		return PASS_MALFORMED;
 	if (eth->h_dest[0] & 1)
 		return PASS_GROUP;
+	if (is_returned(eth))
+		return PASS_RETURNED;
 	type = eth->h_proto;
 	c.pos = eth + 1;
 #pragma unroll

@@ -88,15 +88,16 @@ const (
 	steerReasonPASS_GROUP     steerReason = 1
 	steerReasonPASS_MALFORMED steerReason = 2
 	steerReasonPASS_NO_SOCKET steerReason = 3
-	steerReasonHIT_SERVICE    steerReason = 4
-	steerReasonHIT_MARK       steerReason = 5
-	steerReasonHIT_REPLY      steerReason = 6
-	steerReasonHIT_DIRECT     steerReason = 7
-	steerReasonHIT_ICMP       steerReason = 8
-	steerReasonHIT_FRAGMENT   steerReason = 9
-	steerReasonHIT_IPSEC      steerReason = 10
-	steerReasonHIT_ECHO       steerReason = 11
-	steerReasonREASONS        steerReason = 12
+	steerReasonPASS_RETURNED  steerReason = 4
+	steerReasonHIT_SERVICE    steerReason = 5
+	steerReasonHIT_MARK       steerReason = 6
+	steerReasonHIT_REPLY      steerReason = 7
+	steerReasonHIT_DIRECT     steerReason = 8
+	steerReasonHIT_ICMP       steerReason = 9
+	steerReasonHIT_FRAGMENT   steerReason = 10
+	steerReasonHIT_IPSEC      steerReason = 11
+	steerReasonHIT_ECHO       steerReason = 12
+	steerReasonREASONS        steerReason = 13
 )
 
 // Names of all BPF objects in the ELF.
@@ -110,6 +111,7 @@ const (
 	steerMapMarks        = "marks"
 	steerMapSockets      = "sockets"
 	steerProgSluiceSteer = "sluice_steer"
+	steerVarReturned     = "returned"
 )
 
 // loadSteer returns the embedded CollectionSpec for steer.
@@ -173,6 +175,7 @@ type steerMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type steerVariableSpecs struct {
+	Returned *ebpf.VariableSpec `ebpf:"returned"`
 }
 
 // steerObjects contains all objects after they have been loaded into the kernel.
@@ -218,6 +221,7 @@ func (m *steerMaps) Close() error {
 //
 // It can be passed to loadSteerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type steerVariables struct {
+	Returned *ebpf.Variable `ebpf:"returned"`
 }
 
 // steerPrograms contains all programs after they have been loaded into the kernel.

@@ -2,7 +2,6 @@ package xdpprog
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -40,6 +39,9 @@ const (
 	host, another = "203.0.113.1", "192.0.2.99"
 )
 
+// returned is the source address of frames that were handed back.
+var returned = [6]byte{2, 0, 0, 0, 0, 9}
+
 func addr(s string) Addr { return netip.MustParseAddr(s).As16() }
 
 func steered() Want {
@@ -70,75 +72,6 @@ func steered() Want {
 		IPsec: []Addr{addr(anyVIP), addr(natAnyRIP)},
 		Echo:  []Addr{addr(echoVIP), addr(echoVIP6)},
 	}
-}
-
-// The builders put a payload behind a header. An edit lies about a header.
-
-type edit func(header []byte)
-
-func set(at int, b ...byte) edit { return func(h []byte) { copy(h[at:], b) } }
-
-func build(header, payload []byte, edits []edit) []byte {
-	for _, e := range edits {
-		e(header)
-	}
-	return append(header, payload...)
-}
-
-func eth(ethertype uint16, payload []byte, edits ...edit) []byte {
-	h := binary.BigEndian.AppendUint16([]byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2}, ethertype)
-	return build(h, payload, edits)
-}
-
-func eth4(payload []byte) []byte { return eth(unix.ETH_P_IP, payload) }
-func eth6(payload []byte) []byte { return eth(unix.ETH_P_IPV6, payload) }
-
-func tag(id, ethertype uint16, payload []byte) []byte {
-	return build(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, id), ethertype), payload, nil)
-}
-
-func ip4(proto byte, src, dst string, payload []byte, edits ...edit) []byte {
-	return ip4options(nil, proto, src, dst, payload, edits...)
-}
-
-func ip4options(options []byte, proto byte, src, dst string, payload []byte, edits ...edit) []byte {
-	n := 20 + len(options)
-	h := []byte{0x40 | byte(n/4), 0, 0, 0, 0, 1, 0, 0, 64, proto, 0, 0}
-	binary.BigEndian.PutUint16(h[2:], uint16(n+len(payload)))
-	h = append(h, netip.MustParseAddr(src).AsSlice()...)
-	h = append(h, netip.MustParseAddr(dst).AsSlice()...)
-	return build(append(h, options...), payload, edits)
-}
-
-func ip6(next byte, src, dst string, payload []byte, edits ...edit) []byte {
-	h := []byte{0x60, 0, 0, 0, 0, 0, next, 64}
-	binary.BigEndian.PutUint16(h[4:], uint16(len(payload)))
-	h = append(h, netip.MustParseAddr(src).AsSlice()...)
-	h = append(h, netip.MustParseAddr(dst).AsSlice()...)
-	return build(h, payload, edits)
-}
-
-// ext is an IPv6 extension header of 8 bytes; a fragment header has nothing
-// in the byte that is the others' length.
-func ext(next byte, payload []byte, edits ...edit) []byte {
-	return build([]byte{next, 0, 0, 0, 0, 0, 0, 0}, payload, edits)
-}
-
-// ports is the beginning of a TCP, UDP or SCTP header, filled up to 20 bytes.
-func ports(from, to uint16) []byte {
-	return append(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, from), to), make([]byte, 16)...)
-}
-
-func icmp(kind byte, quoted []byte) []byte {
-	return append([]byte{kind, 3, 0, 0, 0, 0, 0, 0}, quoted...)
-}
-
-func chain(n int, last byte, payload []byte) []byte {
-	for range n {
-		payload = ext(last, payload)
-		last = unix.IPPROTO_DSTOPTS
-	}
-	return payload
 }
 
 var (
@@ -190,6 +123,8 @@ var packets = []struct {
 	{"QinQ", eth(adtag, tag(7, qtag, tag(8, unix.ETH_P_IPV6, ip6(tcp, cip6, vip6, ports(40000, 443))))), ToService},
 	{"a third tag is not looked behind", eth(adtag, tag(7, qtag, tag(8, qtag, tag(9, unix.ETH_P_IP, ip4(tcp, cip, vip, ports(40000, 80)))))), Other},
 	{"broadcast on the link", eth(unix.ETH_P_IP, ip4(tcp, cip, vip, ports(40000, 80)), set(0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)), Group},
+	{"handed back to the host", eth(unix.ETH_P_IP, ip4(tcp, cip, vip, ports(40000, 80)), set(6, returned[:]...)), Returned},
+	{"from a neighbour of like address", eth(unix.ETH_P_IP, ip4(tcp, cip, vip, ports(40000, 80)), set(6, 2, 0, 0, 0, 0, 8)), ToService},
 	{"multicast on the link", eth(unix.ETH_P_IP, ip4(udp, cip, vip, ports(40000, 53)), set(0, 0x01, 0, 0x5e)), Group},
 	{"Ethernet padding", append(eth4(ip4(tcp, cip, vip, ports(40000, 80)[:4])), make([]byte, 22)...), ToService},
 	{"IPv4 options", eth4(ip4options([]byte{7, 7, 4, 0, 0, 0, 0, 0}, tcp, cip, vip, ports(40000, 80))), ToService},
@@ -319,6 +254,7 @@ var packets = []struct {
 func load(t *testing.T, opts Options, w Want) (*Steer, *Attachment) {
 	t.Helper()
 	testnet.NeedRoot(t)
+	opts.Returned = returned
 	s, err := Load(opts)
 	if err != nil {
 		t.Fatal(err)
@@ -580,7 +516,7 @@ func TestReasonNames(t *testing.T) {
 			t.Errorf("reason %d has no name", r)
 		}
 	}
-	if got := Reasons.String(); got != "reason 12" || Reasons.Redirects() {
+	if got := Reasons.String(); got != "reason 13" || Reasons.Redirects() {
 		t.Errorf("the number of reasons is %q, redirects %v", got, Reasons.Redirects())
 	}
 }

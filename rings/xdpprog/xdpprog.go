@@ -20,6 +20,7 @@ import (
 )
 
 //go:generate go run -modfile=../../tools.mod github.com/cilium/ebpf/cmd/bpf2go -target bpfel -type reason -type mark_net -type mark_row -type mark_rows -type mark_side steer steer.bpf.c -- -Wall -Wextra -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
+//go:generate go run -modfile=../../tools.mod github.com/cilium/ebpf/cmd/bpf2go -target bpfel answers answers.bpf.c -- -Wall -Wextra -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
 
 // Defaults of Options.
 const (
@@ -32,15 +33,19 @@ const (
 type Options struct {
 	Queues     int // receive queues an interface may have; 0: DefaultQueues
 	MaxEntries int // distinct endpoints, and distinct addresses, in a Want; 0: DefaultMaxEntries
+	// Returned is the source address of frames that are handed back to the stack
+	// by an interface of generic mode, whose program they meet again; zero: none are.
+	Returned [6]byte
 }
 
 // Steer is the steering tables, shared by all interfaces. Its methods may be
 // called from any goroutine.
 type Steer struct {
-	spec   *ebpf.CollectionSpec
-	queues int
-	max    int
-	shared struct {
+	spec     *ebpf.CollectionSpec
+	queues   int
+	max      int
+	returned [6]byte
+	shared   struct {
 		Endpoints *ebpf.Map `ebpf:"endpoints"`
 		Addresses *ebpf.Map `ebpf:"addresses"`
 		Marks     *ebpf.Map `ebpf:"marks"`
@@ -78,7 +83,7 @@ func Load(opts Options) (*Steer, error) {
 	spec.Maps[steerMapSockets].MaxEntries = uint32(opts.Queues)
 	spec.Maps[steerMapCounts].MaxEntries = uint32(opts.Queues + 1)
 
-	s := &Steer{spec: spec, queues: opts.Queues, max: opts.MaxEntries}
+	s := &Steer{spec: spec, queues: opts.Queues, max: opts.MaxEntries, returned: opts.Returned}
 	if err := spec.LoadAndAssign(&s.shared, nil); err != nil {
 		return nil, fmt.Errorf("make XDP tables: %w", err)
 	}

@@ -2,21 +2,13 @@
 // takes those of servers on the host itself.
 //
 // A packet that reached an AF_XDP socket and turned out not to be ours is
-// written to the device as a frame addressed to it, and the stack takes it as
-// if it had come in there: sockets of the host receive it, or the host
-// forwards it. The other way come frames that the host was about to send by a
-// NIC and that rings/xdpprog's Answers turned round; what the stack sends out of
-// the device of its own accord is counted and dropped.
-//
-// Limits, all because the stack sees the device and not the NIC:
-//   - A socket bound to the NIC (SO_BINDTODEVICE) and a firewall rule that names
-//     it do not match; IPv6 link-local destinations are not those of the NIC.
-//   - A reverse path filter set to strict for all interfaces cannot be turned
-//     off for one. The device then asks for the loose one, which wins over
-//     strict: a source that the host has no route to at all is refused.
-//   - Forwarding needs net.ipv4.ip_forward (net.ipv6.conf.all.forwarding), not
-//     only the per-interface switch of the NIC.
-//   - VLAN tags are taken off.
+// written to the device. A tc program there (enter.bpf.c) has it come in by the NIC that
+// it came in by before, so that the stack takes it as if nothing had happened:
+// sockets of the host receive it, or the host forwards it; filters that name the
+// NIC match, and so does the route back to where it came from. The other
+// way come frames that the host was about to send by a NIC and that
+// rings/xdpprog's Answers turned round; what the stack sends out of the device of
+// its own accord is counted and dropped.
 //
 // Inject belongs to one goroutine, Run to another; Close and Counters may be
 // called from any. The device is not persistent: it ends with the process.
@@ -38,36 +30,36 @@ import (
 // DefaultName is the device's name where the configuration gives none.
 const DefaultName = "sluice0"
 
-// MTU of the device in bytes, the largest that the stack allows it: what comes in is as
-// large as it was on the wire.
-const mtuBytes = 65521
+// MaxNICs is how many NICs a tag can tell from each other.
+const MaxNICs = 4095
 
 const (
 	etherHeader  = 14 // bytes: destination, source, EtherType
+	macs         = 12 // of these the addresses
 	vlanTag      = 4  // bytes
 	etherVLAN    = 0x8100
-	etherQinQ    = 0x88a8
-	maxFrameSize = etherHeader + mtuBytes
+	maxFrameSize = etherHeader + 2*vlanTag + 65535
 )
 
-// ErrNotFrame reports a frame too short for its Ethernet header and tags, or
-// longer than the device takes.
+// ErrNotFrame reports a frame too short for its Ethernet header, longer than any, or
+// of a NIC that is not there.
 var ErrNotFrame = errors.New("not an Ethernet frame")
 
 // Config says how the device is made.
 type Config struct {
 	Name string // at most 15 bytes; empty: DefaultName
+	NICs []int  // the kernel's indexes of the interfaces that frames come in by, in the order of their numbers
 }
 
 // Tap is an open TAP device.
 type Tap struct {
-	name   string
-	index  int
-	mac    [6]byte
-	limits []string
-	file   *os.File
-	raw    syscall.RawConn
-	frame  []byte // under construction
+	name  string
+	index int
+	mac   [6]byte
+	marks []bool // by NIC
+	file  *os.File
+	raw   syscall.RawConn
+	frame []byte // under construction
 
 	injected, refused, taken, lost, dropped atomic.Uint64
 }
@@ -82,7 +74,8 @@ type Counters struct {
 }
 
 // Open makes the device in the calling thread's network namespace and sets it
-// up. It needs CAP_NET_ADMIN and /dev/net/tun.
+// up. It needs CAP_NET_ADMIN, CAP_BPF, /dev/net/tun, and of the kernel
+// CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF.
 func Open(c Config) (*Tap, error) {
 	if c.Name == "" {
 		c.Name = DefaultName
@@ -91,8 +84,8 @@ func Open(c Config) (*Tap, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make tap device %s: %w", c.Name, err)
 	}
-	t := &Tap{name: c.Name, file: file, frame: make([]byte, maxFrameSize)}
-	if err := t.setUp(); err != nil {
+	t := &Tap{name: c.Name, file: file, marks: make([]bool, len(c.NICs)), frame: make([]byte, maxFrameSize+vlanTag)}
+	if err := t.setUp(c.NICs); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up tap device %s: %w", c.Name, err), file.Close())
 	}
 	return t, nil
@@ -124,9 +117,6 @@ func (t *Tap) Name() string { return t.name }
 // Index returns the device's kernel index.
 func (t *Tap) Index() int { return t.index }
 
-// Limits lists what could not be set up as wanted, one sentence each, for the log.
-func (t *Tap) Limits() []string { return t.limits }
-
 // Counters returns the counts so far.
 func (t *Tap) Counters() Counters {
 	return Counters{
@@ -135,12 +125,19 @@ func (t *Tap) Counters() Counters {
 	}
 }
 
-// Inject gives an Ethernet frame to the stack as if it had arrived at the
-// device. It is not modified. The interface that it came in by is not used: the
-// stack sees the device's own. It does not wait: a device that takes nothing
-// now refuses the frame.
-func (t *Tap) Inject(_ int, frame []byte) error {
-	b, err := t.address(frame)
+// Mark has the frames of a NIC come in from the device's own address: its XDP
+// program knows them by that, and does not redirect them again. A program of generic mode
+// needs it, which runs where the stack takes frames; one in the driver has run
+// before. It is called before Inject.
+func (t *Tap) Mark(nic int) { t.marks[nic] = true }
+
+// MAC returns the device's address.
+func (t *Tap) MAC() [6]byte { return t.mac }
+
+// Inject gives an Ethernet frame, as it came in by a NIC, to the stack. It is
+// not modified. It does not wait: a device that takes nothing now refuses the frame.
+func (t *Tap) Inject(nic int, frame []byte) error {
+	b, err := t.label(nic, frame)
 	if err == nil {
 		err = t.write(b)
 	}
@@ -152,28 +149,20 @@ func (t *Tap) Inject(_ int, frame []byte) error {
 	return nil
 }
 
-// address returns the frame as the device is to receive it: without VLAN tags
-// and, unless it is to a group, addressed to the device.
-func (t *Tap) address(frame []byte) ([]byte, error) {
-	if len(frame) < etherHeader || len(frame) > maxFrameSize {
-		return nil, fmt.Errorf("%w: %d bytes", ErrNotFrame, len(frame))
-	}
-	at := etherHeader
-	kind := binary.BigEndian.Uint16(frame[at-2:])
-	for kind == etherVLAN || kind == etherQinQ {
-		if at += vlanTag; at > len(frame) {
-			return nil, fmt.Errorf("%w: it ends in a VLAN tag", ErrNotFrame)
-		}
-		kind = binary.BigEndian.Uint16(frame[at-2:])
+// label returns the frame as the device is to receive it: with the number of
+// its NIC in front of its own tags, and marked if the NIC wants that.
+func (t *Tap) label(nic int, frame []byte) ([]byte, error) {
+	if len(frame) < etherHeader || len(frame) > maxFrameSize || nic < 0 || nic >= len(t.marks) {
+		return nil, fmt.Errorf("%w: %d bytes by NIC %d", ErrNotFrame, len(frame), nic)
 	}
 	b := t.frame
-	copy(b, t.mac[:])
-	if frame[0]&1 != 0 {
-		copy(b, frame[:6]) // broadcast and multicast are recognised by their address
+	copy(b, frame[:macs])
+	if t.marks[nic] {
+		copy(b[6:macs], t.mac[:])
 	}
-	copy(b[6:12], frame[6:12])
-	binary.BigEndian.PutUint16(b[12:], kind)
-	return b[:etherHeader+copy(b[etherHeader:], frame[at:])], nil
+	binary.BigEndian.PutUint16(b[macs:], etherVLAN)
+	binary.BigEndian.PutUint16(b[macs+2:], uint16(nic))
+	return b[:macs+vlanTag+copy(b[macs+vlanTag:], frame[macs:])], nil
 }
 
 func (t *Tap) write(b []byte) error {

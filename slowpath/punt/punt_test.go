@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-lb/sluice/internal/testnet"
 )
@@ -58,7 +59,7 @@ func udp6(port uint16, payload string) []byte {
 	return ether(0x86dd, append(append(ip, dst...), udp...))
 }
 
-// ether puts the header of a frame to some NIC in front of a packet.
+// ether puts the header of a frame to the host's eth0 in front of a packet.
 func ether(kind uint16, packet []byte) []byte {
 	h := []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, byte(kind >> 8), byte(kind)}
 	return append(h, packet...)
@@ -73,32 +74,33 @@ func tagged(frame []byte, kinds ...uint16) []byte {
 	return append(tags, frame[12:]...)
 }
 
-func TestAddress(t *testing.T) {
-	device := [6]byte{2, 2, 2, 2, 2, 2}
+func TestLabel(t *testing.T) {
 	plain := ether(0x0800, []byte("packet"))
-	want := bytes.Clone(plain)
-	copy(want, device[:])
-	group := bytes.Clone(plain)
-	copy(group, []byte{1, 0, 0x5e, 0, 0, 1})
+	labelled := func(frame []byte, nic byte) []byte {
+		return bytes.Join([][]byte{frame[:12], {0x81, 0, 0, nic}, frame[12:]}, nil)
+	}
+	marked := labelled(plain, 1)
+	copy(marked[6:], []byte{2, 9, 9, 9, 9, 9})
 	for _, row := range []struct {
 		stake       string
+		nic         int
 		frame, want []byte
 	}{
-		{"addressed to the device, or the stack takes it for another host's", plain, want},
-		{"a tag would look for a VLAN device on the tap", tagged(plain, 0x8100), want},
-		{"two tags as well", tagged(plain, 0x88a8, 0x8100), want},
-		{"a group address says what the packet is", group, group},
-		{"the shortest frame has only its header", plain[:14], want[:14]},
-		{"no header, no frame", plain[:13], nil},
-		{"a tag that is cut off is not read", tagged(plain, 0x8100)[:17], nil},
-		{"nor the second one", tagged(plain, 0x88a8, 0x8100)[:20], nil},
-		{"longer than the device's MTU", make([]byte, maxFrameSize+1), nil},
+		{"the number of its NIC", 0, plain, labelled(plain, 0)},
+		{"another NIC, that wants a mark", 1, plain, marked},
+		{"its own tags stay behind it", 0, tagged(plain, 0x88a8, 0x8100), labelled(tagged(plain, 0x88a8, 0x8100), 0)},
+		{"the shortest frame has only its header", 0, plain[:14], labelled(plain[:14], 0)},
+		{"no header, no frame", 0, plain[:13], nil},
+		{"longer than any", 0, make([]byte, maxFrameSize+1), nil},
+		{"a NIC that is not there", 2, plain, nil},
+		{"nor this one", -1, plain, nil},
 	} {
-		tap := &Tap{mac: device, frame: make([]byte, maxFrameSize)}
+		tap := &Tap{mac: [6]byte{2, 9, 9, 9, 9, 9}, marks: make([]bool, 2), frame: make([]byte, maxFrameSize+vlanTag)}
+		tap.Mark(1)
 		before := bytes.Clone(row.frame)
-		got, err := tap.address(row.frame)
+		got, err := tap.label(row.nic, row.frame)
 		if !bytes.Equal(got, row.want) || errors.Is(err, ErrNotFrame) != (row.want == nil) {
-			t.Errorf("%s: address(% x) = % x, %v; want % x", row.stake, row.frame, got, err, row.want)
+			t.Errorf("%s: label(%d, % x) = % x, %v; want % x", row.stake, row.nic, row.frame, got, err, row.want)
 		}
 		if !bytes.Equal(row.frame, before) {
 			t.Errorf("%s: the caller's frame was changed", row.stake)
@@ -106,12 +108,21 @@ func TestAddress(t *testing.T) {
 	}
 }
 
-// open makes the tap in the namespace. take gets what comes out of it.
+// open makes the tap in the namespace, for the NICs eth0 and eth1. take gets
+// what comes out of it.
 func open(t *testing.T, s *testnet.Namespace, take func([]byte) bool) *Tap {
 	t.Helper()
+	var c Config
+	for _, name := range []string{"eth0", "eth1"} {
+		l, err := s.Netlink().LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.NICs = append(c.NICs, l.Attrs().Index)
+	}
 	var tap *Tap
 	if err := s.Do(func() (err error) {
-		tap, err = Open(Config{})
+		tap, err = Open(c)
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -136,11 +147,11 @@ func hostPlan(sysctls ...testnet.Sysctl) testnet.Plan {
 	return testnet.Plan{
 		Links: []testnet.Link{
 			{
-				A: testnet.End{In: "host", Name: "eth0", Addrs: []string{"10.9.1.1/24", "fd09:1::1/64"}},
+				A: testnet.End{In: "host", Name: "eth0", MAC: "02:00:00:00:00:01", Addrs: []string{"10.9.1.1/24", "fd09:1::1/64"}},
 				B: testnet.End{In: "client", Name: "eth0", Addrs: []string{"10.9.1.2/24", "fd09:1::2/64"}},
 			},
 			{
-				A: testnet.End{In: "host", Name: "eth1", Addrs: []string{"10.9.2.1/24"}},
+				A: testnet.End{In: "host", Name: "eth1", MAC: "02:00:00:00:00:02", Addrs: []string{"10.9.2.1/24"}},
 				B: testnet.End{In: "server", Name: "eth0", Addrs: []string{"10.9.2.2/24"}},
 			},
 		},
@@ -173,10 +184,38 @@ func listen(t *testing.T, s *testnet.Namespace, address string) net.PacketConn {
 	return c
 }
 
-func TestInjectReachesSockets(t *testing.T) {
-	// Some distributions turn IPv6 off for interfaces to come.
-	n := testnet.New(t, hostPlan(testnet.Sysctl{In: "host", Key: "net.ipv6.conf.default.disable_ipv6", Value: "1"}))
+// A frame comes in by its NIC as it did before.
+func TestInjectComesInByTheNIC(t *testing.T) {
+	n := testnet.New(t, hostPlan())
 	tap := open(t, n.In("host"), nothing)
+	for nic, name := range []string{"eth0", "eth1"} {
+		raw, err := n.In("host").OpenRaw(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		for _, row := range []struct {
+			stake string
+			frame []byte
+		}{
+			{"an IPv4 packet", udp4([4]byte{10, 9, 1, 1}, 7001, "four")},
+			{"an IPv6 packet", udp6(7001, "six!")},
+			{"in a VLAN", tagged(udp4([4]byte{10, 9, 1, 1}, 7001, "vlan"), 0x8100)},
+			{"in a provider's VLAN", tagged(udp4([4]byte{10, 9, 1, 1}, 7001, "vlan"), 0x88a8)},
+			{"in two", tagged(udp4([4]byte{10, 9, 1, 1}, 7001, "qinq"), 0x88a8, 0x8100)},
+			{"larger than an Ethernet MTU", udp4([4]byte{10, 9, 1, 1}, 7001, strings.Repeat("x", 1800))},
+			{"a whole datagram of many fragments", udp4([4]byte{10, 9, 1, 1}, 7001, strings.Repeat("x", 65000))},
+			{"no IP", ether(0x88b5, []byte("experimental"))},
+		} {
+			if err := tap.Inject(nic, row.frame); err != nil {
+				t.Errorf("%s: %v", row.stake, err)
+				continue
+			}
+			if got := receiveFrom(t, raw, row.frame[6:12]); !bytes.Equal(got, row.frame) {
+				t.Errorf("%s: %s has %.64x, want %.64x", row.stake, name, got, row.frame)
+			}
+		}
+	}
 	link, err := n.In("host").Netlink().LinkByName(tap.Name())
 	if err != nil {
 		t.Fatal(err)
@@ -184,20 +223,57 @@ func TestInjectReachesSockets(t *testing.T) {
 	if addrs, err := n.In("host").Netlink().AddrList(link, netlink.FAMILY_ALL); err != nil || len(addrs) > 0 {
 		t.Errorf("the device has addresses %v, %v: with one it would announce it, and answer for it", addrs, err)
 	}
-	if len(tap.Limits()) > 0 {
-		t.Errorf("limits %q, want none as root", tap.Limits())
+	if err := tap.Inject(0, nil); !errors.Is(err, ErrNotFrame) {
+		t.Errorf("an empty frame: %v, want ErrNotFrame", err)
 	}
-	socket4, socket6 := listen(t, n.In("host"), "10.9.1.1:7001"), listen(t, n.In("host"), "[fd09:1::1]:7001")
+	if got, want := tap.Counters(), (Counters{Injected: 16, Refused: 1}); got != want {
+		t.Errorf("counters %+v, want %+v: the stack says nothing by the device of its own accord", got, want)
+	}
+}
+
+// receiveFrom returns the next frame from a MAC.
+func receiveFrom(t *testing.T, r *testnet.Raw, mac []byte) []byte {
+	t.Helper()
+	for {
+		f, err := r.Receive(5 * time.Second)
+		if err != nil {
+			t.Fatalf("no frame came in: %v", err)
+		}
+		if bytes.Equal(f.Bytes[6:12], mac) {
+			return f.Bytes
+		}
+	}
+}
+
+// Sockets receive it, also one that is bound to the NIC and with the strict
+// reverse path filter, and the host forwards it.
+func TestInjectIsTheHosts(t *testing.T) {
+	n := testnet.New(t, hostPlan(
+		testnet.Sysctl{In: "host", Key: "net.ipv4.conf.all.rp_filter", Value: "1"},
+		testnet.Sysctl{In: "host", Key: "net.ipv4.conf.eth0.forwarding", Value: "1"},
+	))
+	host := n.In("host")
+	tap := open(t, host, nothing)
+	bound := listen(t, host, "10.9.1.1:7003")
+	raw, err := bound.(*net.UDPConn).SyscallConn()
+	if err == nil {
+		var bind error
+		err = raw.Control(func(fd uintptr) { bind = unix.BindToDevice(int(fd), "eth0") })
+		err = errors.Join(err, bind)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, row := range []struct {
 		stake string
 		frame []byte
 		on    net.PacketConn
 		want  string
 	}{
-		{"IPv4 to a socket of the host", udp4([4]byte{10, 9, 1, 1}, 7001, "four"), socket4, "four"},
-		{"IPv6, although the device has no address", udp6(7001, "six!"), socket6, "six!"},
-		{"out of a VLAN", tagged(udp4([4]byte{10, 9, 1, 1}, 7001, "vlan"), 0x8100), socket4, "vlan"},
-		{"larger than an Ethernet MTU", udp4([4]byte{10, 9, 1, 1}, 7001, strings.Repeat("x", 1800)), socket4, strings.Repeat("x", 1800)},
+		{"IPv4", udp4([4]byte{10, 9, 1, 1}, 7001, "four"), listen(t, host, "10.9.1.1:7001"), "four"},
+		{"IPv6", udp6(7001, "six!"), listen(t, host, "[fd09:1::1]:7001"), "six!"},
+		{"bound to the NIC", udp4([4]byte{10, 9, 1, 1}, 7003, "here"), bound, "here"},
+		{"another host's", udp4([4]byte{10, 9, 2, 2}, 7002, "onward"), listen(t, n.In("server"), "10.9.2.2:7002"), "onward"},
 	} {
 		if err := tap.Inject(0, row.frame); err != nil {
 			t.Errorf("%s: %v", row.stake, err)
@@ -206,48 +282,6 @@ func TestInjectReachesSockets(t *testing.T) {
 		if got, from := receive(t, row.on); got != row.want {
 			t.Errorf("%s: got %q from %v, want %q", row.stake, got, from, row.want)
 		}
-	}
-
-	// The way back is the stack's own: by the NIC, not by the device.
-	client := listen(t, n.In("client"), "10.9.1.2:4000")
-	if _, err := socket4.WriteTo([]byte("answer"), client.LocalAddr()); err != nil {
-		t.Fatal(err)
-	}
-	if got, _ := receive(t, client); got != "answer" {
-		t.Errorf("the client got %q, want the answer", got)
-	}
-	if err := tap.Inject(0, nil); !errors.Is(err, ErrNotFrame) {
-		t.Errorf("an empty frame: %v, want ErrNotFrame", err)
-	}
-	if got, want := tap.Counters(), (Counters{Injected: 4, Refused: 1}); got != want {
-		t.Errorf("counters %+v, want %+v: the stack says nothing by the device of its own accord", got, want)
-	}
-}
-
-func TestInjectForwards(t *testing.T) {
-	n := testnet.New(t, hostPlan(testnet.Sysctl{In: "host", Key: "net.ipv4.ip_forward", Value: "1"}))
-	tap := open(t, n.In("host"), nothing)
-	server := listen(t, n.In("server"), "10.9.2.2:7002")
-	if err := tap.Inject(0, udp4([4]byte{10, 9, 2, 2}, 7002, "onward")); err != nil {
-		t.Fatal(err)
-	}
-	if got, from := receive(t, server); got != "onward" || from.String() != "10.9.1.2:4000" {
-		t.Errorf("the server got %q from %v, want the client's datagram as it was", got, from)
-	}
-}
-
-func TestStrictReversePathFilter(t *testing.T) {
-	n := testnet.New(t, hostPlan(testnet.Sysctl{In: "host", Key: "net.ipv4.conf.all.rp_filter", Value: "1"}))
-	tap := open(t, n.In("host"), nothing)
-	if got := strings.Join(tap.Limits(), "\n"); !strings.Contains(got, "rp_filter is 1") {
-		t.Errorf("limits %q do not mention the filter", got)
-	}
-	socket := listen(t, n.In("host"), "10.9.1.1:7001")
-	if err := tap.Inject(0, udp4([4]byte{10, 9, 1, 1}, 7001, "known source")); err != nil {
-		t.Fatal(err)
-	}
-	if got, _ := receive(t, socket); got != "known source" {
-		t.Errorf("got %q: strict for all must not refuse a source that has a route", got)
 	}
 }
 
@@ -295,7 +329,7 @@ func TestWhatTheStackSends(t *testing.T) {
 }
 
 func TestOpenTwiceAndClose(t *testing.T) {
-	n := testnet.New(t, testnet.Plan{Namespaces: []string{"host"}})
+	n := testnet.New(t, hostPlan())
 	tap := open(t, n.In("host"), nothing)
 	err := n.In("host").Do(func() error {
 		second, err := Open(Config{Name: tap.Name()})
