@@ -25,7 +25,7 @@ const (
 // defence is a worker's state of drop_packet, drop_entry and secure_tcp. The
 // kernel looks at free memory; here it is the free entries of the connection
 // table, amemthresh being in pages of 4 KiB, but never more than an eighth of
-// the table (docs/OPERATING.md).
+// the table; and the free frames of the UMEM, an eighth (docs/OPERATING.md).
 type defence struct {
 	checked  clock.Ticks
 	rate     int // drop one of so many new connections; 0: none
@@ -73,23 +73,35 @@ func (p *Pipeline) defend(budget int) {
 	})
 }
 
-// setDefence decides what is on now.
+// setDefence decides what is on now: what is short is room for connections, or
+// packet memory.
 func (p *Pipeline) setDefence() {
 	d, s := &p.defence, &p.snap.Sysctl
 	d.checked = p.now
-	free := p.conns.Max() - p.conns.Len()
-	threshold := min(max(1, s.AMemThresh*connsPerPage), max(1, p.conns.Max()/8))
-	short := free < threshold
-	on := func(mode int) bool { return mode == defendAlways || mode != 0 && short }
-	d.secure, d.dropping = on(s.SecureTCP), on(s.DropEntry)
-	rate := 0
+	rate := shortage(p.conns.Max()-p.conns.Len(), min(max(1, s.AMemThresh*connsPerPage), max(1, p.conns.Max()/8)))
+	if p.room != nil {
+		free, frames := p.room()
+		if r := shortage(free, frames/8); r != 0 && (rate == 0 || r < rate) {
+			rate = r
+		}
+	}
+	on := func(mode int) bool { return mode == defendAlways || mode != 0 && rate != 0 }
+	d.secure, d.dropping, d.rate = on(s.SecureTCP), on(s.DropEntry), 0
 	switch {
 	case s.DropPacket == defendAlways:
-		rate = s.AMDropRate
+		d.rate = s.AMDropRate
 	case on(s.DropPacket):
-		rate = threshold / (threshold - free)
+		d.rate = rate
 	}
-	d.rate = rate
+}
+
+// shortage returns 0 while there is enough free of something, else one of how
+// many new connections drop_packet refuses (K-DEF-3).
+func shortage(free, threshold int) int {
+	if free >= threshold {
+		return 0
+	}
+	return threshold / (threshold - free)
 }
 
 // dropsPacket says whether a new connection is refused by drop_packet: the

@@ -50,6 +50,27 @@ func TestDropPacketAuto(t *testing.T) {
 	}
 }
 
+// K-DEF-1: packet memory that runs short turns the defences on too, and the less
+// is free the more drop_packet refuses.
+func TestDefendPacketMemory(t *testing.T) {
+	r := newRig(t, options{}, natService())
+	free := 0
+	r.pipe.room = func() (int, int) { return free, 800 }
+	r.edit(func(s *lb.Spec) { s.Sysctl.DropPacket, s.Sysctl.DropEntry, s.Sysctl.SecureTCP = 1, 1, 1 })
+	for _, row := range []struct{ free, rate int }{{800, 0}, {100, 0}, {99, 100}, {75, 4}, {50, 2}, {0, 1}, {100, 0}} {
+		free = row.free
+		r.pass(time.Second)
+		if d := r.pipe.defence; d.rate != row.rate || d.secure != (row.rate > 0) || d.dropping != (row.rate > 0) {
+			t.Errorf("%d of 800 frames are free: %+v, want one of %d refused", row.free, d, row.rate)
+		}
+	}
+	free = 75
+	r.edit(func(s *lb.Spec) { s.Sysctl.DropPacket, s.Sysctl.DropEntry, s.Sysctl.SecureTCP = 0, 0, 0 })
+	if d := r.pipe.defence; d.rate != 0 || d.secure || d.dropping {
+		t.Errorf("switched off: %+v", d)
+	}
+}
+
 // K-DEF-2: drop_entry ends half-open connections at random, and spares
 // established ones that talk.
 func TestDropEntry(t *testing.T) {

@@ -35,10 +35,11 @@ type Config struct {
 	Conns  *conn.Table // the worker's own
 	// Templates are the node's persistence templates, shared by all workers.
 	Templates *conn.Templates
-	Steering  *flow.Steering // which worker owns a connection
-	Roles     []Role         // by port
-	ICMP      Budget         // of ICMP errors about connections
-	Random    uint64         // a secret: where the random numbers of twos begin, and the key of GUE's source ports
+	Steering  *flow.Steering            // which worker owns a connection
+	Roles     []Role                    // by port
+	ICMP      Budget                    // of ICMP errors about connections
+	Room      func() (free, frames int) // of packet memory, asked once a second; nil: there is plenty
+	Random    uint64                    // a secret: where the random numbers of twos begin, and the key of GUE's source ports
 }
 
 // Pipeline carries packets of one worker from parse to rewrite.
@@ -66,6 +67,7 @@ type Pipeline struct {
 	expireOneTemplate func(*conn.Stripe, conn.ID) clock.Ticks
 	random            uint64 // for twos
 	defence           defence
+	room              func() (free, frames int)
 	icmp              Budget
 	callers           map[flow.Key]uint32 // servers of SIP services, by address and port as Local (K-PE-3)
 	sweep             conn.ID             // where to go on looking for connections of removed servers; 0: nowhere
@@ -85,7 +87,7 @@ type realHop struct {
 // New returns a Pipeline that has no services and no routes yet: Adopt and
 // Routes give it both before the first Process.
 func New(c Config) *Pipeline {
-	p := &Pipeline{worker: c.Worker, conns: c.Conns, templates: c.Templates, steering: c.Steering, roles: c.Roles, icmp: c.ICMP}
+	p := &Pipeline{worker: c.Worker, conns: c.Conns, templates: c.Templates, steering: c.Steering, roles: c.Roles, icmp: c.ICMP, room: c.Room}
 	p.random, p.tunnelSeed = c.Random, flow.Seed{c.Random, ^c.Random}
 	p.expireOne, p.expireOneTemplate = p.expire, p.expireTemplate
 	return p

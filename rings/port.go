@@ -49,6 +49,9 @@ type Port interface {
 	// kernel where it waits for that; a worker calls it once a turn. It
 	// returns the number of frames that came back.
 	Reclaim() int
+	// Room is the number of frames that nobody has, neither a ring nor a packet,
+	// and of all; the ports of a UMEM share them.
+	Room() (free, frames int)
 	// Pending is the number of frames to send that the kernel has not looked
 	// at. While it is not 0 a worker should not sleep for long: Reclaim wakes
 	// the kernel for them.

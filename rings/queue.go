@@ -65,6 +65,9 @@ func (q *Queue) Pending() int { return int(q.tx.pending()) }
 // Alloc takes free frames of the UMEM: see Port.
 func (q *Queue) Alloc(b []Frame) int { return q.umem.Alloc(b) }
 
+// Room tells of the UMEM: see Port.
+func (q *Queue) Room() (free, frames int) { return q.umem.Free(), q.umem.Frames() }
+
 // Release gives frames back to the UMEM: see Port.
 func (q *Queue) Release(b []Frame) { q.umem.Release(b) }
 

@@ -69,6 +69,9 @@ func (p *Port) Transmit(b []rings.Frame) int {
 // Release gives frames back: see rings.Port.
 func (p *Port) Release(b []rings.Frame) { p.umem.Release(b) }
 
+// Room tells of the UMEM.
+func (p *Port) Room() (free, frames int) { return p.umem.Free(), p.umem.Frames() }
+
 // Alloc takes free frames: see rings.Port.
 func (p *Port) Alloc(b []rings.Frame) int { return p.umem.Alloc(b) }
 
