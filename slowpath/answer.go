@@ -97,19 +97,30 @@ func sameFamily(a *flow.Addr, in *packet.Info) bool { return a.Is4() == (in.Fami
 
 // fit says whether a packet may be answered with an ICMP error: not another error, not
 // a fragment but the first, not what went to a group or comes from nobody
-// (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)).
+// (RFC 1812 section 4.3.2.7, RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)).
 func (p *Path) fit(r packet.Result, in *packet.Info) bool {
 	switch r {
-	case packet.Parsed, packet.ICMP, packet.IPsec, packet.OtherProto:
-	case packet.Fragment:
-		isError := in.Proto == packet.ProtoICMPv6 && in.Event < packet.ICMPv6Informational
-		if in.Flags&packet.FlagFirst == 0 || isError {
-			return false
-		}
+	case packet.Parsed, packet.ICMP, packet.IPsec, packet.OtherProto, packet.Fragment:
 	default:
 		return false
 	}
-	return in.Flags&packet.FlagGroup == 0 && !p.group(&in.Dst) && !p.group(&in.Src)
+	later := r == packet.Fragment && in.Flags&packet.FlagFirst == 0
+	return !later && !isError(in) && in.Flags&packet.FlagGroup == 0 && !p.group(&in.Dst) && !p.group(&in.Src)
+}
+
+// isError says whether a packet, or what its first fragment shows, is an ICMP error or
+// a redirect, for which the same holds.
+func isError(in *packet.Info) bool {
+	switch {
+	case in.Family == 6 && in.Proto == packet.ProtoICMPv6:
+		return in.Event < packet.ICMPv6Informational || in.Event == packet.ICMPv6Redirect
+	case in.Family == 4 && in.Proto == packet.ProtoICMP:
+		switch in.Event {
+		case packet.ICMPUnreachable, packet.ICMPSourceQuench, packet.ICMPRedirect, packet.ICMPTimeExceeded, packet.ICMPParameter:
+			return true
+		}
+	}
+	return false
 }
 
 // group says whether an address is not one host's: multicast, or broadcast, of

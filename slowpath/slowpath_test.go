@@ -262,6 +262,10 @@ func TestAnswers(t *testing.T) {
 
 		{"a later fragment has nothing that says whose it is", Meta{Kind: TimeExceeded}, fromClient().Fragment(8, true, 7).UDP(5, 6), "", "not_answerable"},
 		{"an error about an error could go on for ever", Meta{Kind: TimeExceeded}, fromClient().ICMP4(3, 1, 0).Quote(syn, 28), "", "not_answerable"},
+		{"nor about a redirect", Meta{Kind: TimeExceeded}, fromClient().ICMP4(5, 1, 0).Quote(syn, 28), "", "not_answerable"},
+		{"nor about a parameter problem", Meta{Kind: TimeExceeded}, fromClient().ICMP4(12, 0, 0).Quote(syn, 28), "", "not_answerable"},
+		{"nor about an error's first fragment", Meta{Kind: TimeExceeded}, fromClient().Fragment(0, true, 9).ICMP4(3, 1, 0).Payload(make([]byte, 48)), "", "not_answerable"},
+		{"an ICMPv6 redirect", Meta{Kind: TimeExceeded}, fromClient6().ICMP6(137, 0, 0), "", "not_answerable"},
 		{"an ICMPv6 error too", Meta{Kind: TimeExceeded}, fromClient6().ICMP6(1, 4, 0).Quote(syn6frame, -1), "", "not_answerable"},
 		{"and one in a fragment", Meta{Kind: TimeExceeded}, fromClient6().Fragment(0, true, 9).ICMP6(1, 4, 0).Payload(make([]byte, 48)), "", "not_answerable"},
 		{

@@ -40,8 +40,10 @@ const (
 	ICMPEchoReply    = 0
 	ICMPUnreachable  = 3
 	ICMPSourceQuench = 4
+	ICMPRedirect     = 5
 	ICMPEcho         = 8
 	ICMPTimeExceeded = 11
+	ICMPParameter    = 12
 
 	ICMPHostUnreachable = 1
 	ICMPPortUnreachable = 3
@@ -58,6 +60,7 @@ const (
 	ICMPv6Informational = 128
 	ICMPv6Echo          = 128
 	ICMPv6EchoReply     = 129
+	ICMPv6Redirect      = 137 // RFC 4861
 
 	ICMPv6AddressUnreachable = 3
 	ICMPv6PortUnreachable    = 4
