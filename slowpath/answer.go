@@ -202,7 +202,7 @@ func (p *Path) answered(m *Meta, in *packet.Info, hop *nexthop.Hop, hash uint64,
 // post has a finished message sent, or keeps it while its next hop is asked for.
 func (p *Path) post(m *Meta, frame []byte, in *packet.Info, hop *nexthop.Hop, hash uint64, now int64) Fate {
 	if hop.State == nexthop.Unresolved {
-		p.keep(&Meta{Kind: m.Kind, Worker: m.Worker, Target: in.Src, Flow: hash}, frame, true, now)
+		p.keep(&p.messages, &Meta{Kind: m.Kind, Worker: m.Worker, Target: in.Src, Flow: hash}, frame, now)
 		return Answered
 	}
 	if !p.emit(m, hop, frame) {

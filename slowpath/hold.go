@@ -17,11 +17,13 @@ const headroom = 16
 // none ends the lists of places.
 const none = -1
 
-// hold keeps frames until their next hops are known. Its memory is one piece, cut
+// hold keeps frames until their next hops are known: packets, or messages of our own,
+// so that neither push out the others. Its memory is one piece, cut
 // into places; each place is in the list of its next hop and in that of all, oldest
 // first in both, or in the free list.
 type hold struct {
 	limits         Limits
+	own            bool // ICMP messages of ours
 	mem            []byte
 	placeBytes     int
 	places         []place
@@ -35,7 +37,6 @@ type hold struct {
 // place keeps one frame.
 type place struct {
 	meta         Meta
-	own          bool // an ICMP error of ours
 	length       int
 	of           *waiting
 	next         int // of the same next hop, or free
@@ -58,9 +59,9 @@ type waiting struct {
 
 // newHold makes the memory. There is one place more than is ever left in
 // use, so that a frame is stored before another makes room.
-func newHold(l Limits) hold {
+func newHold(l Limits, own bool) hold {
 	h := hold{
-		limits: l, placeBytes: headroom + l.FrameBytes, places: make([]place, l.HoldFrames+1),
+		limits: l, own: own, placeBytes: headroom + l.FrameBytes, places: make([]place, l.HoldFrames+1),
 		oldest: none, newest: none, find: map[neighbour]*waiting{},
 	}
 	h.mem = make([]byte, len(h.places)*h.placeBytes)
@@ -71,12 +72,15 @@ func newHold(l Limits) hold {
 	return h
 }
 
+// holds are what keeps frames.
+func (p *Path) holds() [2]*hold { return [...]*hold{&p.packets, &p.messages} }
+
 // chunk returns a place's memory.
 func (h *hold) chunk(i int) []byte { return h.mem[i*h.placeBytes : (i+1)*h.placeBytes] }
 
 // put stores a frame, at most FrameBytes long, as the newest of its next hop. asked says
 // whether that hop was waited for before.
-func (h *hold) put(m *Meta, frame []byte, own bool, n neighbour, now int64) (w *waiting, asked bool) {
+func (h *hold) put(m *Meta, frame []byte, n neighbour, now int64) (w *waiting, asked bool) {
 	w, asked = h.find[n]
 	if !asked {
 		w = &waiting{neighbour: n, deadline: now + int64(h.limits.HoldTime), first: none, last: none}
@@ -85,7 +89,7 @@ func (h *hold) put(m *Meta, frame []byte, own bool, n neighbour, now int64) (w *
 	i := h.free
 	p := &h.places[i]
 	h.free = p.next
-	*p = place{meta: *m, own: own, length: len(frame), of: w, next: none, older: h.newest, newer: none}
+	*p = place{meta: *m, length: len(frame), of: w, next: none, older: h.newest, newer: none}
 	copy(h.chunk(i)[headroom:], frame)
 	if w.last == none {
 		w.first = i
@@ -151,31 +155,31 @@ func (p *Path) way(m *Meta) *nexthop.Hop {
 	return t.Choose(h, &m.Target, m.Flow)
 }
 
-// keep stores a frame that has no MAC address to go to, or sends it at once if it
-// has one by now. own: it is an ICMP error of ours.
-func (p *Path) keep(m *Meta, frame []byte, own bool, now int64) {
+// keep stores a frame in h that has no MAC address to go to, or sends it at once if it
+// has one by now.
+func (p *Path) keep(h *hold, m *Meta, frame []byte, now int64) {
 	hop := p.way(m)
-	if len(frame) > p.hold.limits.FrameBytes {
-		p.ended(m, own, HoldLost)
+	if len(frame) > h.limits.FrameBytes {
+		p.ended(h, m, HoldLost)
 		return
 	}
 	if hop.State != nexthop.Unresolved {
 		// The worker's table was older. The frame is sent from memory that
 		// has headroom; what cannot be sent is as if its next hop had vanished.
-		p.ended(m, own, p.sendFrom(p.copied(frame), len(frame), m, hop))
+		p.ended(h, m, p.sendFrom(p.copied(frame), len(frame), m, hop))
 		return
 	}
 	n := neighbour{addr: hop.Neighbor(&m.Target), iface: hop.Iface}
-	w, asked := p.hold.put(m, frame, own, n, now)
-	p.countHeld(own, 1)
+	w, asked := h.put(m, frame, n, now)
+	p.countHeld(h.own, 1)
 	if !asked {
 		p.cfg.Resolve(w.iface, &w.addr)
 	}
 	switch {
-	case w.n > p.hold.limits.HoldEach:
-		p.drop(w)
-	case p.hold.used > p.hold.limits.HoldFrames:
-		p.drop(p.hold.places[p.hold.oldest].of)
+	case w.n > h.limits.HoldEach:
+		p.drop(h, w)
+	case h.used > h.limits.HoldFrames:
+		p.drop(h, h.places[h.oldest].of)
 	}
 }
 
@@ -186,18 +190,17 @@ func (p *Path) copied(frame []byte) []byte {
 }
 
 // drop gives up w's oldest frame to make room.
-func (p *Path) drop(w *waiting) {
-	i := p.hold.take(w)
-	at := &p.hold.places[i]
-	p.countHeld(at.own, -1)
-	p.ended(&at.meta, at.own, HoldFull)
-	p.hold.giveBack(i)
+func (p *Path) drop(h *hold, w *waiting) {
+	i := h.take(w)
+	p.countHeld(h.own, -1)
+	p.ended(h, &h.places[i].meta, HoldFull)
+	h.giveBack(i)
 }
 
-// ended counts the end of a frame that was to be kept.
-func (p *Path) ended(m *Meta, own bool, f Fate) {
+// ended counts the end of a frame that h was to keep.
+func (p *Path) ended(h *hold, m *Meta, f Fate) {
 	switch {
-	case !own:
+	case !h.own:
 		p.count(m.Kind, f)
 	case f == Released:
 		p.countError(ErrorSent)
@@ -211,9 +214,16 @@ func (p *Path) ended(m *Meta, own bool, f Fate) {
 // TableChanged sends the frames whose next hop the current table knows.
 func (p *Path) TableChanged() {
 	p.version = p.cfg.Tables().Version
-	for i := 0; i < len(p.hold.hops); {
-		w := p.hold.hops[i]
-		m := &p.hold.places[w.first].meta
+	for _, h := range p.holds() {
+		p.tryAgain(h)
+	}
+}
+
+// tryAgain sends the frames of h whose next hop is known now.
+func (p *Path) tryAgain(h *hold) {
+	for i := 0; i < len(h.hops); {
+		w := h.hops[i]
+		m := &h.places[w.first].meta
 		if hop := p.way(m); hop.State == nexthop.Unresolved {
 			if n := (neighbour{hop.Neighbor(&m.Target), hop.Iface}); n != w.neighbour {
 				p.cfg.Resolve(n.iface, &n.addr) // the route moved to another that is not known
@@ -222,18 +232,18 @@ func (p *Path) TableChanged() {
 			continue
 		}
 		for w.n > 0 { // the last one takes w out of hops
-			p.release(w)
+			p.release(h, w)
 		}
 	}
 }
 
 // release sends w's oldest frame on its way as the current table has it.
-func (p *Path) release(w *waiting) {
-	i := p.hold.take(w)
-	at := &p.hold.places[i]
-	p.countHeld(at.own, -1)
-	p.ended(&at.meta, at.own, p.sendFrom(p.hold.chunk(i), at.length, &at.meta, p.way(&at.meta)))
-	p.hold.giveBack(i)
+func (p *Path) release(h *hold, w *waiting) {
+	i := h.take(w)
+	at := &h.places[i]
+	p.countHeld(h.own, -1)
+	p.ended(h, &at.meta, p.sendFrom(h.chunk(i), at.length, &at.meta, p.way(&at.meta)))
+	h.giveBack(i)
 }
 
 // sendFrom gives a frame of n bytes, headroom bytes from chunk's start, the link header
@@ -259,34 +269,38 @@ func (p *Path) sendFrom(chunk []byte, n int, m *Meta, hop *nexthop.Hop) Fate {
 // packet that waited for one is answered with ICMP host unreachable, in its order.
 func (p *Path) Tick(now int64) {
 	p.inTimer = true
-	for len(p.hold.hops) > 0 && p.hold.hops[0].deadline <= now {
-		w := p.hold.hops[0]
-		p.hold.forget(w) // before the answers, which may wait for it anew
-		for w.n > 0 {
-			p.fail(w, now)
+	for _, h := range p.holds() {
+		for len(h.hops) > 0 && h.hops[0].deadline <= now {
+			w := h.hops[0]
+			h.forget(w) // before the answers, which may wait for it anew
+			for w.n > 0 {
+				p.fail(h, w, now)
+			}
 		}
 	}
 	p.inTimer = false
 }
 
 // fail ends the wait of w's oldest frame.
-func (p *Path) fail(w *waiting, now int64) {
-	i := p.hold.take(w)
-	at := &p.hold.places[i]
-	p.countHeld(at.own, -1)
-	p.ended(&at.meta, at.own, NeighbourFailed)
-	if !at.own && !at.meta.Silent {
-		p.unreachable(&at.meta, p.hold.chunk(i)[headroom:headroom+at.length], now)
+func (p *Path) fail(h *hold, w *waiting, now int64) {
+	i := h.take(w)
+	at := &h.places[i]
+	p.countHeld(h.own, -1)
+	p.ended(h, &at.meta, NeighbourFailed)
+	if !h.own && !at.meta.Silent {
+		p.unreachable(&at.meta, h.chunk(i)[headroom:headroom+at.length], now)
 	}
-	p.hold.giveBack(i)
+	h.giveBack(i)
 }
 
 // NextDue returns the time at which Tick has work, in nanoseconds of the clock; false: none.
-func (p *Path) NextDue() (int64, bool) {
-	if len(p.hold.hops) == 0 {
-		return 0, false
+func (p *Path) NextDue() (due int64, ok bool) {
+	for _, h := range p.holds() {
+		if hops := h.hops; len(hops) > 0 && (!ok || hops[0].deadline < due) {
+			due, ok = hops[0].deadline, true
+		}
 	}
-	return p.hold.hops[0].deadline, true
+	return due, ok
 }
 
 // untilDue is NextDue as a span from now, at most limit.

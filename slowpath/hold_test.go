@@ -217,7 +217,7 @@ func TestAnswerWaitsForItsOwnWay(t *testing.T) {
 func TestFailuresAnswerMayWaitForTheSameNeighbour(t *testing.T) {
 	// One-arm: client and server are on eth0, both silent. The answers to the
 	// failed packets wait where these did, while these are still being taken out.
-	s := set(t, Limits{HoldFrames: 2, HoldEach: 2})
+	s := set(t, Limits{HoldFrames: 8, HoldEach: 2})
 	s.table = table(t, 1)
 	m := Meta{Kind: NoNeighbour, Target: addr(client)}
 	for sport := range uint16(2) {
@@ -251,14 +251,48 @@ func TestHoldLimits(t *testing.T) {
 				want = append(want, to("02:00:00:00:02:"+fmt.Sprintf("%02x", addr(target)[15]), target, uint16(i)))
 			}
 		}
-		if n := len(s.hold.hops); n != len(hops) || len(s.hold.find) != n {
-			t.Errorf("%s: %d next hops are waited for, %d can be found, want %d", row.stake, n, len(s.hold.find), len(hops))
+		if n := len(s.packets.hops); n != len(hops) || len(s.packets.find) != n {
+			t.Errorf("%s: %d next hops are waited for, %d can be found, want %d", row.stake, n, len(s.packets.find), len(hops))
 		}
 		s.table = table(t, 2, "10.0.2.11 1", "10.0.2.12 1", "10.0.2.13 1")
 		s.TableChanged()
 		slices.Sort(s.sent)
 		slices.Sort(want)
 		s.check(t, row.stake, want, fmt.Sprintf("no_neighbour transmitted %d, no_neighbour hold_full %d", len(row.left), len(row.targets)-len(row.left)))
+	}
+}
+
+// Packets and messages of our own that wait, even for the same neighbour, do not push
+// each other out: whoever makes the director answer nobody would drop others' packets.
+func TestHeldOfTwoKinds(t *testing.T) {
+	s := set(t, Limits{HoldFrames: 8, HoldEach: 3})
+	s.table = table(t, 1)
+	message := func(i int) {
+		frame := packettest.Eth(nicMAC, clientMAC).IP4(fmt.Sprintf("10.0.1.%d", 10+i), vip).UDP(5, 6)
+		s.Handle(&Meta{Kind: TimeExceeded, Virtual: addr(vip)}, frame.Bytes())
+	}
+	for i := range 2 {
+		s.wait("10.0.1.10", held("10.0.1.10", uint16(i)))
+	}
+	for i := range 50 {
+		message(i)
+		message(0)
+	}
+	if c := s.Counters(); c.Held != 2 || c.HeldErrors != 2 {
+		t.Errorf("%d packets and %d messages wait, want the 2 packets of before, and 2 messages", c.Held, c.HeldErrors)
+	}
+	for i := range 50 {
+		s.wait(fmt.Sprintf("10.0.2.%d", 50+i), held(server, 1))
+	}
+	if c := s.Counters(); c.Held != 8 || c.HeldErrors != 2 {
+		t.Errorf("%d packets and %d messages wait, want 8, and the 2 messages", c.Held, c.HeldErrors)
+	}
+	if due, ok := s.NextDue(); !ok || due != 4e9 {
+		t.Errorf("due at %d, want 3 s after the beginning", due)
+	}
+	s.pass(3 * time.Second)
+	if c := s.Counters(); c.Held != 0 || c.Errors[ErrorNeighbourFailed] != 2 {
+		t.Errorf("%d packets wait after 3 s, and %d messages were given up, want 0 and 2", c.Held, c.Errors[ErrorNeighbourFailed])
 	}
 }
 
@@ -272,15 +306,15 @@ func TestHoldPlacesAreReused(t *testing.T) {
 	}
 	s.pass(3 * time.Second)
 	c := s.Counters()
-	if total := c.Packets[NoNeighbour][NeighbourFailed] + c.Packets[NoNeighbour][HoldFull]; total != 1000 || c.Held+c.HeldErrors != 0 || s.hold.used != 0 {
-		t.Errorf("%d of 1000 packets counted, %d+%d held, %d places in use", total, c.Held, c.HeldErrors, s.hold.used)
+	if total := c.Packets[NoNeighbour][NeighbourFailed] + c.Packets[NoNeighbour][HoldFull]; total != 1000 || c.Held+c.HeldErrors != 0 || s.packets.used != 0 {
+		t.Errorf("%d of 1000 packets counted, %d+%d held, %d places in use", total, c.Held, c.HeldErrors, s.packets.used)
 	}
 	free := 0
-	for i := s.hold.free; i != none; i = s.hold.places[i].next {
+	for i := s.packets.free; i != none; i = s.packets.places[i].next {
 		free++
 	}
-	if free != 9 || s.hold.oldest != none || s.hold.newest != none {
-		t.Errorf("%d free places, oldest %d, newest %d; want 9 and none", free, s.hold.oldest, s.hold.newest)
+	if free != 9 || s.packets.oldest != none || s.packets.newest != none {
+		t.Errorf("%d free places, oldest %d, newest %d; want 9 and none", free, s.packets.oldest, s.packets.newest)
 	}
 }
 

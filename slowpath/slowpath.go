@@ -93,7 +93,7 @@ type Config struct {
 // on rates, and with the default sizes: a replay's.
 type Limits struct {
 	ICMP       ICMPLimits
-	HoldFrames int           // packets kept in all; 0: 1024
+	HoldFrames int           // packets kept in all; 0: 1024. Of ICMP messages of our own a quarter as many
 	HoldEach   int           // packets kept for one next hop; 0: 101, Linux's unres_qlen
 	HoldTime   time.Duration // how long a next hop may take; 0: 3 s, as Linux tries
 	FrameBytes int           // longest frame that is kept; 0: 2048
@@ -118,9 +118,12 @@ func (l Limits) withDefaults() Limits {
 // Path is the slow path of a node. Its methods belong to one goroutine, but for
 // Wake and Counters.
 type Path struct {
-	cfg     Config
-	limits  *limits
-	hold    hold
+	cfg    Config
+	limits *limits
+
+	packets  hold // those that wait for a neighbour
+	messages hold // ICMP messages of our own that do
+
 	answer  []byte // an ICMP message under construction
 	scratch []byte // a frame with headroom, for one that need not wait after all
 	out     Out    // goes with the frame that is being sent
@@ -133,17 +136,19 @@ type Path struct {
 	counts counts
 }
 
-// New returns a Path. Its memory is made here: HoldFrames times FrameBytes, and
+// New returns a Path. Its memory is made here: 5/4 of HoldFrames times FrameBytes, and
 // 100 KB.
 func New(c Config) *Path {
 	c.Limits = c.Limits.withDefaults()
 	if c.Resolve == nil {
 		c.Resolve = func(uint16, *flow.Addr) {}
 	}
+	messages := c.Limits
+	messages.HoldFrames = max(1, messages.HoldFrames/4)
 	return &Path{
 		cfg:     c,
+		packets: newHold(c.Limits, false), messages: newHold(messages, true),
 		limits:  newLimits(c.Limits.ICMP),
-		hold:    newHold(c.Limits),
 		answer:  make([]byte, 0, headroom+max(answerBytes, c.Limits.FrameBytes)),
 		scratch: make([]byte, headroom+c.Limits.FrameBytes),
 		wake:    make(chan struct{}, 1),
@@ -158,7 +163,7 @@ func (p *Path) Handle(m *Meta, frame []byte) {
 	case Host:
 		p.count(Host, p.toHost(m, frame))
 	case NoNeighbour:
-		p.keep(m, frame, false, now)
+		p.keep(&p.packets, m, frame, now)
 	case TunnelError:
 		p.count(m.Kind, p.relay(m, frame, now))
 	case Echo:
