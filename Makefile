@@ -11,7 +11,7 @@ FUZZTIME  ?= 60s
 SOAKTIME  ?= 1h
 SEED      ?= $(shell date -u +%y%m%d%H%M%S)
 COUNT     ?= 100
-WITHOUT   ?= icmp,fragments,mtu
+WITHOUT   ?= fragments,mtu
 TESTFLAGS ?=
 
 TOOL := $(GO) tool -modfile=tools.mod

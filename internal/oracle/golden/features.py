@@ -16,7 +16,7 @@ SYSCTLS = {  # those that random cases set, to these values
     "sloppy_sctp": [1], "sloppy_tcp": [1], "snat_reroute": [0]}
 NAMES = {
     # what is received
-    "icmp": "ICMP errors about packets of connections",
+    "icmp": "ICMP errors about packets of connections", "tunerrors": "or of tunnels to servers",
     "fragments": "datagrams received in pieces",
     "mtu": "packets that may be too big for the way, and NICs with a small MTU",
     "ttl": "TTL or hop limit 1 and 2",
@@ -60,6 +60,7 @@ NAMES.update((s, f"sysctl net.ipv4.vs.{s}") for s in SYSCTLS)
 EDITS = [n for n in NAMES if n.startswith("edit-")]
 COMMANDS = {"-e": "edit-weight", "-d": "edit-remove", "-a": "edit-add", "-E": "edit-scheduler", "-D": "edit-service",
             "-A": "edit-service", "-C": "edit-flush", "-Z": "edit-zero", "--set": "edit-set"}
+DIRECTOR = "10.0.2.1"  # its address on the servers' side, from where tunnels come
 BIG = 1000  # bytes of payload
 
 
@@ -72,6 +73,8 @@ def parse(text):
     out = set(names)
     if "edits" in out:
         out.update(EDITS)
+    if "icmp" in out:
+        out.add("tunerrors")
     if "persistence" in out:  # which these need
         out.update(("netmask", "sip", "port0", "edit-persistence"))
     if "edit-scheduler" in out:
@@ -201,7 +204,7 @@ def _endpoints(text):
 def _packet(p, out, endpoints, marked):
     v6 = ":" in p["src"]
     if "inner" in p:
-        out.add("icmp")
+        out |= {"icmp"} | ({"tunerrors"} if p["dst"] == DIRECTOR else set())
     elif p["proto"] in ("icmp", "icmp6") or p.get("dport") in (7, 22) and not marked and \
             not {(p["dst"], p["dport"]), (p["dst"], None)} & endpoints:
         out.add("strangers")

@@ -60,7 +60,7 @@ class Clock:
     """Chooses how long to sleep so that no packet comes when the kernel's (late) timers and
     exact timers disagree about whether a connection still exists."""
 
-    TIMEOUTS = [3, 4, 10, 30, 60, 61, 120, 300, 900]
+    TIMEOUTS = [3, 4, 10, 30, 60, 61, 120, 300, 600, 900]  # of connections, and of a path's MTU
 
     def __init__(self, rng, persistence):
         self.rng, self.persistence = rng, persistence
@@ -493,6 +493,9 @@ class Generator:
         if proto == "sctp":
             inner["chunks"] = [[3, 0, "000000010000ffff00000000"]]
         nat = [x for x in s.servers.values() if x["forward"] == "-m" and (":" in x["addr"]) == v6]
+        tun = [x for x in s.servers.values() if x["forward"] == "-i" and not v6 and ":" not in x["addr"]]
+        if tun and self.may("tunerrors", 0.4):
+            return self.tunnel_error(f, r.choice(tun), inner)
         if v6:
             kind = {"proto": "icmp6", **r.choice([{"type": 1, "code": 4}, {"type": 2, "rest": 1300}, {"type": 3}])}
         else:
@@ -515,6 +518,27 @@ class Generator:
         if self.may("badsum", 0.07):
             p["bad_csum"] = True
         self.inject(nic, p)
+
+    def tunnel_error(self, f, x, inner):
+        """From the way to a tunnel's end, about a tunnel's packet."""
+        r = self.rng
+        inner = {**inner, "src": f["client"], "dst": f["vip"], "sport": f["cport"], "dport": f["vport"]}
+        outer = {"src": features.DIRECTOR, "dst": x["addr"]}
+        words = x["extra"].split()
+        if "gue" in words:
+            outer.update({"proto": "udp", "sport": 50000, "dport": 6080, "payload_hex": "00040000" + frames.ip_packet(inner).hex()})
+        elif "--tun-csum" in words:
+            outer.update({"proto": frames.PROTO["gre"], "payload_hex": "8000080012340000" + frames.ip_packet(inner).hex()})
+        else:
+            outer.update({"proto": "gre" if "gre" in words else "ipip", "inner": inner})
+        kinds = [{"type": 3, "code": 3}, {"type": 3, "code": 1}, {"type": 11}, {"type": 12}]
+        if not words:
+            kinds += [{"type": 3, "code": 4, "rest": 1300}] * 2
+        p = {"src": r.choice([x["addr"], ROUTER_S]), "dst": features.DIRECTOR, "proto": "icmp", "inner": outer,
+             "inner_len": r.choice([28, 68, 128, 200]), **r.choice(kinds)}
+        if self.may("badsum", 0.07):
+            p["bad_csum"] = True
+        self.inject("eth1", p)
 
     def fragments(self):
         """A datagram in pieces: in order, shuffled, or with one missing."""
