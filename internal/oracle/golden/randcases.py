@@ -201,7 +201,7 @@ class Service:
     def target(self):
         """An address and port that this service takes."""
         r = self.g.rng
-        port = r.choice([80, 443, 22]) if self.any_port or self.kind == "marks" else self.port
+        port = r.choice([80, 443, 22, 22, 0]) if self.any_port or self.kind == "marks" else self.port
         if self.port == 21 and self.kind == "tcp":
             port = r.choice([21, 21, 20, 30000])
         if self.kind == "marks" and not self.v6:
@@ -357,8 +357,8 @@ class Generator:
         """Sometimes, something unusual in the packet."""
         r = self.rng
         v6 = ":" in pkt["src"]
-        what = r.choices([None, "ttl", "tos", "nodf", "options", "badsum", "nosum", "mtu", "flowlabel", "exthdr"],
-                         [75, 5, 3, 3, 2, 4, 2, 5, 1, 1])[0]
+        what = r.choices([None, "ttl", "tos", "nodf", "options", "badsum", "nosum", "mtu", "flowlabel", "exthdr", "short"],
+                         [75, 5, 3, 3, 2, 4, 2, 5, 1, 1, 1])[0]
         if what is None or not self.has(what) or v6 and what in ("nodf", "options", "nosum"):
             return pkt
         if what == "ttl":
@@ -379,6 +379,10 @@ class Generator:
             pkt.pop("payload", None)
             if not v6 and self.has("nodf"):
                 pkt["df"] = r.random() < 0.6
+        elif what == "short":
+            transport = frames.ip_packet(pkt)[40 if v6 else 20:]
+            return {**{k: v for k, v in pkt.items() if k in ("src", "dst", "id")}, "proto": frames.PROTO[pkt["proto"]],
+                    "payload_hex": transport[:r.choice([0, 3, 7, 8, 12, 13, 19])].hex()}
         elif what == "flowlabel" and v6:
             pkt["flow"] = 0x12345
         elif what == "exthdr" and v6 and pkt["proto"] == "udp":
@@ -393,7 +397,7 @@ class Generator:
         vip, vport = s.target()
         client = r.choice(CLIENTS6) if s.v6 else \
             r.choice(CLIENTS4 + [f"172.16.{r.randint(0, 3)}.{r.randint(1, 20)}"] * 2)
-        cport = 20 if self.may("port20", 0.03) else r.choice([1000, 1001, 1002, r.randint(2000, 60000)])
+        cport = 20 if self.may("port20", 0.03) else r.choice([1000, 1001, 1002, r.randint(2000, 60000)] * 10 + [0])
         if vport == 500 and self.has("ipsec") and r.random() < 0.8:
             cport = 500
         f = {"s": s, "client": client, "cport": cport,
@@ -428,7 +432,7 @@ class Generator:
         what = r.choices(list(scripts), [6, 5, 4, 3, 2, 2, 5, 4, 3, 5])[0]
         moves = scripts[what]
         if moves is None:
-            moves = " ".join(r.choice(["", "<"]) + r.choice(["S", "SA", "A", "PA", "F", "FA", "R", "RA", "SF", "P"])
+            moves = " ".join(r.choice(["", "<"]) + r.choice(["S", "SA", "A", "PA", "F", "FA", "R", "RA", "SF", "P", "SR", "FR", "SAUEC", ""])
                              for _ in range(r.randint(1, 3)))
         for m in moves.split():
             flags = m.removeprefix("<")
@@ -471,10 +475,10 @@ class Generator:
                    "heartbeat", None, None]
         moves = r.choice(scripts)
         if moves is None:
-            moves = " ".join(r.choice(["", "<"]) + r.choice(list(SCTP_CHUNKS)) for _ in range(2))
+            moves = " ".join(r.choice(["", "<"]) + "+".join(r.choices(list(SCTP_CHUNKS), k=r.choice([1, 1, 2]))) for _ in range(2))
         for m in moves.split():
-            t, body = SCTP_CHUNKS[m.removeprefix("<")]
-            kw = {"chunks": [[t, 3 if t == 0 else 0, body]], "vtag": 0 if t == 1 else 0x11111111}
+            chunks = [SCTP_CHUNKS[c] for c in m.removeprefix("<").split("+")]
+            kw = {"chunks": [[t, 3 if t == 0 else 0, body] for t, body in chunks], "vtag": 0 if chunks[0][0] == 1 else 0x11111111}
             (self.server_packets if m.startswith("<") else self.client_packet)(f, **kw)
 
     def talk(self):
@@ -573,7 +577,7 @@ class Generator:
         v6 = self.may("ipv6", 0.25)
         c, vip = (r.choice(CLIENTS6), VIPS6[0]) if v6 else (r.choice(CLIENTS4), r.choice(VIPS4))
         server, own = (SERVERS6[0], "fd00:1::1") if v6 else (r.choice(SERVERS4), "10.0.1.1")
-        what = r.choice(["echo", "echo own", "closed port", "closed udp", "routed", "from server"])
+        what = r.choice(["echo", "echo own", "closed port", "closed udp", "routed", "from server", "other station's"])
         if what in ("echo", "echo own"):
             self.inject("eth0", {"src": c, "dst": vip if what == "echo" else own,
                                  "proto": "icmp6" if v6 else "icmp", "type": 128 if v6 else 8,
@@ -581,6 +585,10 @@ class Generator:
         elif what == "closed port":
             self.inject("eth0", self.spice({"src": c, "dst": vip, "proto": "tcp", "sport": 1000, "dport": 7,
                                             "flags": r.choice(["S", "A", "R"])}))
+        elif what == "other station's":
+            f = self.flow()
+            self.client_packet(f, **{"tcp": {"flags": "S"}, "udp": {}, "sctp": {"chunks": [[1, 0, SCTP_CHUNKS["init"][1]]]}}[f["s"].proto])
+            self.steps[-1]["dmac"] = r.choice(["02:00:00:00:00:99", "ff:ff:ff:ff:ff:ff"])
         elif what == "closed udp":
             self.inject("eth0", {"src": c, "dst": vip, "proto": "udp", "sport": 1000, "dport": 7, "payload": "x"})
         elif what == "routed":
