@@ -401,7 +401,9 @@ func (p *player) sysctl(words []string) error {
 func (p *player) changed() {
 	p.turn("timer")
 	if p.collectAt == 0 && len(p.director.Removed()) > 0 {
-		p.collectAt = p.now + int64(trashEvery)
+		// Of the kernel's timers of one tick the last that was set runs first:
+		// before those of connections, which hold servers.
+		p.collectAt = (p.now + int64(trashEvery)) / clock.TickNanos * clock.TickNanos
 	}
 }
 

@@ -26,7 +26,6 @@ NAMES = {
     "badsum": "wrong checksums",
     "nosum": "UDP without checksum",
     "flowlabel": "IPv6 flow labels",
-    "short": "packets that end before their transport header does",
     "exthdr": "IPv6 extension headers",
     "strangers": "packets that are none of IPVS's business, echo requests among them",
     "port20": "source port 20",
@@ -211,8 +210,6 @@ def _packet(p, out, endpoints, marked):
     elif p["proto"] in ("icmp", "icmp6") or p.get("dport") in (7, 22) and not marked and \
             not {(p["dst"], p["dport"]), (p["dst"], None)} & endpoints:
         out.add("strangers")
-    if p["proto"] in (6, 17, 132):
-        out.add("short")
     if p["proto"] in ("esp", "ah"):
         out.add("ipsec")
     if p.get("ttl", 64) < 3:

@@ -357,8 +357,8 @@ class Generator:
         """Sometimes, something unusual in the packet."""
         r = self.rng
         v6 = ":" in pkt["src"]
-        what = r.choices([None, "ttl", "tos", "nodf", "options", "badsum", "nosum", "mtu", "flowlabel", "exthdr", "short"],
-                         [75, 5, 3, 3, 2, 4, 2, 5, 1, 1, 1])[0]
+        what = r.choices([None, "ttl", "tos", "nodf", "options", "badsum", "nosum", "mtu", "flowlabel", "exthdr"],
+                         [75, 5, 3, 3, 2, 4, 2, 5, 1, 1])[0]
         if what is None or not self.has(what) or v6 and what in ("nodf", "options", "nosum"):
             return pkt
         if what == "ttl":
@@ -379,10 +379,6 @@ class Generator:
             pkt.pop("payload", None)
             if not v6 and self.has("nodf"):
                 pkt["df"] = r.random() < 0.6
-        elif what == "short":
-            transport = frames.ip_packet(pkt)[40 if v6 else 20:]
-            return {**{k: v for k, v in pkt.items() if k in ("src", "dst", "id")}, "proto": frames.PROTO[pkt["proto"]],
-                    "payload_hex": transport[:r.choice([0, 3, 7, 8, 12, 13, 19])].hex()}
         elif what == "flowlabel" and v6:
             pkt["flow"] = 0x12345
         elif what == "exthdr" and v6 and pkt["proto"] == "udp":
