@@ -53,6 +53,9 @@ func (p *Pipeline) toServer(k *Packet, quoted *packet.Info, c *conn.Conn) Verdic
 			k.Virtual, k.VirtualPort = c.Virtual, c.VirtualPort // NAT and a tunnel hide them
 		}
 	}
+	if k.Info.TCPFlags&packet.SYN != 0 {
+		p.clamp(k, c)
+	}
 	switch how {
 	case lb.NAT:
 		translate(k, quoted, &real.Addr, c.RealPort)
@@ -67,6 +70,29 @@ func (p *Pipeline) toServer(k *Packet, quoted *packet.Info, c *conn.Conn) Verdic
 		rewrite.Forward(&k.Frame, &k.Info)
 	}
 	return p.out(k, &real.Addr)
+}
+
+// clamp bounds the segments that a SYN or SYN+ACK offers, if the service of its
+// connection says so.
+func (p *Pipeline) clamp(k *Packet, c *conn.Conn) {
+	if c.Real == lb.NoReal || !p.snap.Reals[c.Real].Available {
+		return
+	}
+	most := p.snap.Services[p.snap.Reals[c.Real].Service].MSS
+	if most == lb.AutoMSS {
+		headers := packet.IPv4Len + packet.TCPLen
+		if k.Info.Family == 6 {
+			headers = packet.IPv6Len + packet.TCPLen
+		}
+		mtu := min(int(k.Hop.MTU), p.hops.Interfaces[k.Iface].MTU)
+		if method(c) == lb.TUN {
+			mtu = p.inTunnel(mtu, c.Real)
+		}
+		most = lb.MSS(max(mtu-headers, int(lb.MinMSS)))
+	}
+	if most != 0 {
+		rewrite.ClampMSS(&k.Frame, &k.Info, uint16(most))
+	}
 }
 
 // translate gives a request its NAT server as destination.
@@ -133,6 +159,9 @@ func (p *Pipeline) toDestination(k *Packet, c *conn.Conn) Verdict {
 // toClient sends a reply on: translated back to the virtual service if it
 // belongs to a NAT connection, else as it is (K-PATH-4).
 func (p *Pipeline) toClient(k *Packet, c *conn.Conn) Verdict {
+	if k.Info.TCPFlags&packet.SYN != 0 {
+		p.clamp(k, c)
+	}
 	if isNAT(c) {
 		rewrite.NATOut(&k.Frame, &k.Info, &c.Virtual, c.VirtualPort)
 	} else {
@@ -210,20 +239,26 @@ func (p *Pipeline) passable(k *Packet, how lb.Forward, outer6 bool) (v Verdict, 
 		floor = minMTU6
 	}
 	if how == lb.TUN {
-		overhead := int(p.realHops[k.real].encap.Overhead)
-		if mtu -= overhead; mtu < floor {
+		if mtu-int(p.realHops[k.real].encap.Overhead) < floor {
 			return DropSmallMTU, false
 		}
-		if learnt := int(p.snap.Reals[k.real].Path.At(p.now)) - overhead; learnt > 0 && learnt < mtu {
-			if mtu = learnt; k.Info.Family == 6 && mtu < minMTU6 {
-				mtu = minMTU6
-				if n := k.Info.Len(); n > learnt && n <= mtu {
-					return DropNoFragmentation, false // but in the tunnel: IPv6 knows nothing narrower (RFC 2473 section 7.1)
-				}
+		if mtu = p.inTunnel(mtu, k.real); mtu < floor && k.Info.Family == 6 {
+			if n := k.Info.Len(); n > mtu && n <= floor {
+				return DropNoFragmentation, false // but in the tunnel: IPv6 knows nothing narrower (RFC 2473 section 7.1)
 			}
+			mtu = floor
 		}
 	}
 	return p.fits(k, mtu, how == lb.TUN && p.snap.Sysctl.PMTUDisc == 0)
+}
+
+// inTunnel returns what an MTU of the way to a real server, and what was learnt of
+// it, leave a packet in the tunnel.
+func (p *Pipeline) inTunnel(mtu int, real uint32) int {
+	if learnt := p.snap.Reals[real].Path.At(p.now); learnt != 0 {
+		mtu = min(mtu, int(learnt))
+	}
+	return mtu - int(p.realHops[real].encap.Overhead)
 }
 
 // fits checks k's datagram against the MTU of its way. free: a tunnel whose

@@ -160,7 +160,7 @@ func (svc *service) compile() *Service {
 	k := spec.Key
 	s := &Service{
 		Slot: svc.slot, Name: spec.Name, Key: k, Port: k.Port, Proto: k.Proto, Mark: k.Mark, V6: k.Is6(),
-		Scheduler: spec.Scheduler, Flags: svc.flags, OnePacket: spec.OnePacket, Persistence: spec.Persistence,
+		Scheduler: spec.Scheduler, Flags: svc.flags, OnePacket: spec.OnePacket, MSS: spec.MSS, Persistence: spec.Persistence,
 		Spec: &spec, Born: svc.born,
 	}
 	if k.Mark == 0 {

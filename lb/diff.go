@@ -151,6 +151,7 @@ func (s *ServiceSpec) fields() values {
 		{"scheduler_flags", flags, none},
 		{"persistence", persistence, none},
 		{"one_packet", strconv.FormatBool(s.OnePacket), "false"},
+		{"mss", s.MSS.String(), "off"},
 	}
 }
 

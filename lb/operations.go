@@ -65,9 +65,9 @@ func (o Operations) AddService(s ServiceSpec) error {
 	})
 }
 
-// EditService changes everything of a service but its key and its servers;
-// s.Servers is ignored, and without a name it keeps its own. Connections stay
-// (K-SVC-7).
+// EditService changes all of a service that ipvsadm -E does, which is everything
+// but its key, its servers and its MSS; s.Servers and s.MSS are ignored, and
+// without a name it keeps its own. Connections stay (K-SVC-7).
 func (o Operations) EditService(s ServiceSpec) error {
 	s.Servers = nil
 	return o.do(func(d *Director) error {
@@ -78,6 +78,7 @@ func (o Operations) EditService(s ServiceSpec) error {
 		if s.Name == "" {
 			s.Name = svc.spec.Name
 		}
+		s.MSS = svc.spec.MSS
 		n, err := s.normal()
 		if err != nil {
 			return err

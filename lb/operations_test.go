@@ -484,3 +484,24 @@ func BenchmarkHousekeeping(b *testing.B) {
 		}
 	}
 }
+
+// What ipvsadm cannot say its commands do not change.
+func TestEditKeepsMSS(t *testing.T) {
+	d := NewDirector(1)
+	apply(t, d, ServiceSpec{Key: www, MSS: 1400})
+	must(t, d.EditService(ServiceSpec{Key: www, Scheduler: "sh"}))
+	if s := d.Current().Services[0]; s.MSS != 1400 || s.Scheduler != "sh" {
+		t.Errorf("edited: MSS %v and scheduler %s, want 1400 and sh", s.MSS, s.Scheduler)
+	}
+	c := apply(t, d, ServiceSpec{Key: www, Scheduler: "sh", MSS: AutoMSS})
+	if want := []Field{{"mss", "1400", "auto"}}; len(c.Edited) != 1 || !slices.Equal(c.Edited[0].Fields, want) {
+		t.Errorf("a reload changes %+v, want %+v", c.Edited, want)
+	}
+	if s := d.Current().Services[0]; s.MSS != AutoMSS {
+		t.Errorf("reloaded: MSS %v, want auto", s.MSS)
+	}
+	apply(t, d, ServiceSpec{Key: www, Scheduler: "sh"})
+	if s := d.Current().Services[0]; s.MSS != 0 || s.MSS.String() != "off" {
+		t.Errorf("left out: MSS %v, want off", s.MSS)
+	}
+}

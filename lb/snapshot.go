@@ -56,6 +56,7 @@ type Service struct {
 	Scheduler   string
 	Flags       sched.Flags
 	OnePacket   bool
+	MSS         MSS
 	Persistence *Persistence
 	Dests       []sched.Dest // newest first, weight 0 too; the same slice while no server changes
 	Plan        any          // sched.Plan of Dests

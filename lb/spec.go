@@ -68,7 +68,32 @@ type ServiceSpec struct {
 	SchedulerFlags []string     // as ipvsadm -b (K-SVC-4)
 	Persistence    *Persistence // nil: none
 	OnePacket      bool         // each datagram is scheduled afresh (K-CONN-8)
+	MSS            MSS          // of TCP only
 	Servers        []RealSpec
+}
+
+// MSS bounds the maximum segment size that the two ends of a TCP connection offer
+// each other in what passes the director, in bytes of payload: 0 not at all,
+// AutoMSS by the MTU of the ways.
+type MSS uint16
+
+// The least and greatest bounds that are taken, and AutoMSS: segments such that
+// a packet fits both of the director's ways, and a TUN server's tunnel.
+const (
+	AutoMSS MSS = 1
+	MinMSS  MSS = 88
+	MaxMSS  MSS = 65495
+)
+
+// String returns "off", "auto" or the number.
+func (m MSS) String() string {
+	switch m {
+	case 0:
+		return "off"
+	case AutoMSS:
+		return "auto"
+	}
+	return strconv.Itoa(int(m))
 }
 
 // Persistence sends all connections of a client to one server (K-PERS-*).

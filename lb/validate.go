@@ -69,6 +69,9 @@ func (s *ServiceSpec) normal() (ServiceSpec, error) {
 	if n.OnePacket && n.Key.Mark == 0 && n.Key.Proto != ProtoUDP {
 		errs = append(errs, ErrOnePacket)
 	}
+	if n.MSS != 0 && (n.Key.Mark == 0 && n.Key.Proto != ProtoTCP || n.MSS != AutoMSS && (n.MSS < MinMSS || n.MSS > MaxMSS)) {
+		errs = append(errs, fmt.Errorf("%w: mss %v of a %s service", ErrInvalid, n.MSS, ProtoName(n.Key.Proto)))
+	}
 	if n.Scheduler == "mh" && len(s.Servers) > sched.MaxMaglev {
 		errs = append(errs, fmt.Errorf("%w: mh takes at most %d servers", ErrInvalid, sched.MaxMaglev))
 	}

@@ -26,8 +26,8 @@ marks:
 services:
   - {name: "a:b", protocol: udp, address: "2001:db8::1", port: 53, scheduler: mh, scheduler_flags: [mh-port], one_packet: true,
      servers: [{address: "2001:db8:1::1", weight: 3, upper_threshold: 9, lower_threshold: 2}, {address: 10.0.0.1, forward: tun}]}
-  - {fwmark: 7, scheduler: rr, persistence: {timeout: 90s, netmask: 24}, forward: dr, servers: [{address: 10.0.0.2}]}
-  - {protocol: tcp, address: 192.0.2.1, port: 80, servers: []}
+  - {fwmark: 7, scheduler: rr, mss: auto, persistence: {timeout: 90s, netmask: 24}, forward: dr, servers: [{address: 10.0.0.2}]}
+  - {protocol: tcp, address: 192.0.2.1, port: 80, mss: 1400, servers: []}
 network:
   interfaces: [{name: eth0, mac: "02:00:00:00:00:01", mtu: 1400, addresses: [203.0.113.1/24]}, {name: eth1.7, addresses: []}]
   routes: [{to: 0.0.0.0/0, via: 203.0.113.254}]

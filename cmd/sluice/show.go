@@ -163,6 +163,9 @@ func servicesTable(w io.Writer, services []control.Service) {
 		if s.OnePacket {
 			flags += " one-packet"
 		}
+		if s.MSS != "" {
+			flags += " mss " + s.MSS
+		}
 		fmt.Fprintf(w, "%s\t%s\t\t\t\t\t%s\n", serviceTitle(&s), flags, statsCells(s.Stats))
 		for _, d := range s.Servers {
 			forward := d.Forward

@@ -60,6 +60,7 @@ type place struct {
 // subnets become on-link routes, behind those of AddRoute. Of more than 65,535
 // the rest is left out: routes and neighbours of theirs are errors.
 func (b *Builder) AddInterface(i Interface) int {
+	i.MTU = cmp.Or(i.MTU, defaultMTU)
 	if len(b.interfaces) < maxInterfaces {
 		b.interfaces = append(b.interfaces, i)
 		return len(b.interfaces) - 1
@@ -317,9 +318,9 @@ func (b *builds) hop(r *route, w *Way) uint32 {
 	return b.add(h)
 }
 
-// mtu is the least of an interface's MTU and a route's, those that are given.
+// mtu is the least of an interface's MTU and a route's, if that is given.
 func mtu(iface, route int) uint16 {
-	m := cmp.Or(iface, defaultMTU)
+	m := iface
 	if route > 0 {
 		m = min(m, route)
 	}

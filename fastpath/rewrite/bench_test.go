@@ -49,6 +49,7 @@ func jobs() []job {
 		{"Wrap/gre-csum", fromClient.TCP(1000, 80, packettest.ACK), wrap(greSum, rip, dip)},
 		{"Link/plain", fromClient.TCP(1000, 80, packettest.ACK), func(f *Frame, in *packet.Info) { Link(f, in, plain) }},
 		{"Link/vlan", fromClient.TCP(1000, 80, packettest.ACK), func(f *Frame, in *packet.Info) { Link(f, in, hop) }},
+		{"ClampMSS", fromClient.TCP(1000, 80, packettest.SYN).TCPOptions(2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7), func(f *Frame, in *packet.Info) { ClampMSS(f, in, 1400) }},
 		{"ICMPIn/4", packettest.Eth(ourMAC, routerMAC).IP4(cip, vip).ICMP4(3, 4, 1400).Quote(toClient.TCP(80, 1000, 0), 28), func(f *Frame, in *packet.Info) {
 			packet.ParseQuoted(content(f), int(in.L4)+packet.ICMPLen, int(in.End), quoted)
 			ICMPIn(f, in, quoted, to, 8080)

@@ -91,7 +91,7 @@ func TestServices(t *testing.T) {
 	c := mustParse(t, servicesText)
 	want := []lb.ServiceSpec{
 		{
-			Name: "tcp-192.0.2.1-80", Key: lb.ServiceKey{Proto: 6, Addr: addr("192.0.2.1"), Port: 80}, Scheduler: "wrr",
+			Name: "tcp-192.0.2.1-80", Key: lb.ServiceKey{Proto: 6, Addr: addr("192.0.2.1"), Port: 80}, Scheduler: "wrr", MSS: 1400,
 			Servers: []lb.RealSpec{
 				{Key: lb.RealKey{Addr: addr("10.0.0.1"), Port: 80}, Weight: 1},
 				{Key: lb.RealKey{Addr: addr("10.0.0.2"), Port: 8080}},
@@ -106,7 +106,7 @@ func TestServices(t *testing.T) {
 		},
 		{Name: "sip-signalling", Key: lb.ServiceKey{Proto: 132, Addr: addr("192.0.2.1"), Port: 5060}, Scheduler: "rr"},
 		{
-			Name: "fwmark-31", Key: lb.ServiceKey{Mark: 31}, Scheduler: "rr", OnePacket: true,
+			Name: "fwmark-31", Key: lb.ServiceKey{Mark: 31}, Scheduler: "rr", OnePacket: true, MSS: lb.AutoMSS,
 			Servers: []lb.RealSpec{
 				{Key: lb.RealKey{Addr: addr("10.0.0.1"), Port: 81}, Weight: 1},
 				{Key: lb.RealKey{Addr: addr("10.0.0.1")}, Weight: 1},
@@ -142,6 +142,7 @@ services:
   address: 192.0.2.1
   port: 80
   scheduler: wrr
+  mss: 1400
   servers:
   - address: 10.0.0.1
   - {address: 10.0.0.2, port: 8080, weight: 0, forward: nat}
@@ -150,7 +151,7 @@ services:
   - {address: 10.0.0.4, port: 0} # the packet's own
 - {protocol: udp, address: "2001:db8::53", port: 53, scheduler: rr, forward: tun, one_packet: true, servers: [{address: 10.0.0.1, tunnel: {}}]}
 - {protocol: sctp, address: 192.0.2.1, port: 5060, scheduler: rr, name: sip-signalling}
-- {fwmark: 0x1f, scheduler: rr, one_packet: true, servers: [{address: 10.0.0.1, port: 81}, {address: 10.0.0.1}, {address: 10.0.0.2, port: 82, forward: dr}]}
+- {fwmark: 0x1f, scheduler: rr, one_packet: true, mss: auto, servers: [{address: 10.0.0.1, port: 81}, {address: 10.0.0.1}, {address: 10.0.0.2, port: 82, forward: dr}]}
 # What makes no sense to anybody is taken all the same, as it may come from ipvsadm.
 - {protocol: tcp, address: 192.0.2.2, port: 80, scheduler: rr, scheduler_flags: [flag-1, flag-3], persistence: {engine: sip}}
 - {fwmark: 31, family: ipv6, scheduler: rr}

@@ -137,6 +137,9 @@ func TestFaults(t *testing.T) {
 			`2: services[0].persistence.netmask: 64 is out of range for IPv4, want 1..32`,
 		}},
 		{"K-CONN-8: one-packet scheduling of TCP", web("one_packet: true"), []string{`2: services[0].one_packet: true is for udp and fwmark services only, want false`}},
+		{"a segment size of UDP", svc("protocol: udp, address: 192.0.2.1, port: 53, scheduler: rr, mss: auto"), []string{`2: services[0].mss: auto is for tcp and fwmark services only, want it left out`}},
+		{"a segment size that no TCP takes", web("mss: 87"), []string{`2: services[0].mss: 87 is out of range, want 88..65495`}},
+		{"a segment size in words", web("mss: large"), []string{`2: services[0].mss: text "large", want auto | a number 88..65495`}},
 		{"YAML 1.1's other booleans", web("one_packet: yes"), []string{`2: services[0].one_packet: text "yes", want true | false`}},
 
 		{"a server without address", web("servers: [{}]"), []string{`2: services[0].servers[0].address: missing, want an IPv4 or IPv6 address`}},

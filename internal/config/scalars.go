@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sluice-lb/sluice/lb"
 )
 
 // integer is a number of least to most, decimal or hexadecimal (0x1f).
@@ -49,6 +51,21 @@ func powerOfTwo(least, most int64) shape {
 			return nil, fmt.Errorf("%d is not a power of two %d..%d", i, least, most)
 		}
 		return v, nil
+	}}
+}
+
+// segmentSize is a bound of TCP's maximum segment size.
+func segmentSize() shape {
+	n := integer(int64(lb.MinMSS), int64(lb.MaxMSS))
+	return shape{want: "auto | " + n.want, scalar: func(tag, text string) (any, error) {
+		if tag == tagText && text == lb.AutoMSS.String() {
+			return lb.AutoMSS, nil
+		}
+		v, err := n.scalar(tag, text)
+		if err != nil {
+			return nil, err
+		}
+		return lb.MSS(v.(int)), nil
 	}}
 }
 

@@ -112,6 +112,7 @@ var serviceShape = section(
 		key{name: "engine", shape: words("", "sip"), def: ""},
 	)},
 	key{name: "one_packet", shape: flag(), def: false},
+	key{name: "mss", shape: segmentSize()},
 	key{name: "forward", shape: forward, def: lb.NAT},
 	key{name: "tunnel", shape: tunnel},
 	key{name: "servers", shape: list(server, 0, 0)},

@@ -26,6 +26,7 @@ type serviceText struct {
 		Engine  string
 	}
 	OnePacket bool
+	MSS       lb.MSS
 	Forward   lb.Forward
 	Tunnel    lb.Tunnel
 	Servers   []serverText
@@ -80,10 +81,11 @@ func (c *Config) resolveServices(texts []serviceText) {
 		s.checkPersistence()
 		s.checkPort()
 		s.checkOnePacket()
+		s.checkMSS()
 		s.checkTunnel(s.path+".tunnel", s.Tunnel)
 		spec := lb.ServiceSpec{
 			Name: s.Name, Key: key, Scheduler: s.Scheduler, SchedulerFlags: s.SchedulerFlags,
-			Persistence: s.persistence(), OnePacket: s.OnePacket, Servers: s.servers(),
+			Persistence: s.persistence(), OnePacket: s.OnePacket, MSS: s.MSS, Servers: s.servers(),
 		}
 		if spec.Name == "" {
 			spec.Name = key.DefaultName()
@@ -154,6 +156,14 @@ func (s service) checkOnePacket() {
 	protocol := s.path + ".protocol"
 	if s.OnePacket && s.has(protocol) && s.sound(protocol) && s.Protocol != lb.ProtoUDP && s.FWMark == 0 {
 		s.fail(s.path+".one_packet", "true is for udp and fwmark services only, want false")
+	}
+}
+
+// checkMSS: there is one in TCP only.
+func (s service) checkMSS() {
+	protocol := s.path + ".protocol"
+	if s.MSS != 0 && s.has(protocol) && s.sound(protocol) && s.Protocol != lb.ProtoTCP && s.FWMark == 0 {
+		s.fail(s.path+".mss", "%v is for tcp and fwmark services only, want it left out", s.MSS)
 	}
 }
 

@@ -28,6 +28,7 @@ type Service struct {
 	Flags              []string `json:"flags"`
 	PersistenceTimeout int      `json:"persistence_timeout"` // seconds, 0: none
 	OnePacket          bool     `json:"one_packet"`
+	MSS                string   `json:"mss,omitempty"` // "auto" or a number; "" if it is off
 	Stats              Stats    `json:"stats"`
 	Servers            []Real   `json:"servers"` // newest first, as the kernel walks them
 }

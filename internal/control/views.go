@@ -38,6 +38,9 @@ func serviceOf(s *lb.Snapshot, svc *lb.Service, stats *workers.Stats, now clock.
 	if svc.V6 {
 		v.Family = "ipv6"
 	}
+	if svc.MSS != 0 {
+		v.MSS = svc.MSS.String()
+	}
 	if svc.Mark == 0 {
 		v.Protocol, v.Address, v.Port = protoNames[svc.Proto], svc.Addr.String(), svc.Port
 	}

@@ -65,6 +65,9 @@ func writeService(b *bytes.Buffer, s *lb.ServiceSpec) {
 	if s.OnePacket {
 		line("one_packet", "true")
 	}
+	if s.MSS != 0 {
+		line("mss", "%v", s.MSS)
+	}
 	if len(s.Servers) == 0 {
 		line("servers", "[]")
 		return

@@ -196,6 +196,13 @@ func (p Packet) TCP(sport, dport uint16, flags uint8) Packet {
 	return p.transport(6, h)
 }
 
+// TCPOptions gives the TCP header options; a multiple of 4 bytes.
+func (p Packet) TCPOptions(b ...byte) Packet {
+	p.head = slices.Concat(p.head, b)
+	p.head[12] = byte(len(p.head)/4) << 4
+	return p
+}
+
 // UDP adds a UDP header.
 func (p Packet) UDP(sport, dport uint16) Packet {
 	h := make([]byte, 8)
