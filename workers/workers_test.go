@@ -68,6 +68,7 @@ func newBench(t testing.TB, workers int, copying bool, services ...lb.ServiceSpe
 		ports := []rings.Port{k.Ports()[0], k.Ports()[1]}
 		w, err := New(Config{
 			ID: i, CPU: -1, Ports: ports, Roles: []fastpath.Role{fastpath.RoleClient, fastpath.RoleServer}, Batch: 32,
+			ICMP: fastpath.Budget{Rate: 1, Burst: 8},
 			Idle: Idle{Adaptive: true, Spin: time.Millisecond}, Conns: table, Templates: templates, Steering: steering, Clock: b.clock,
 			Services: b.director.Published(), Routes: &hops, Slow: slowpath.NewIntake(budgets, 2048), WakeSlow: func() {},
 		})
