@@ -59,18 +59,13 @@ type Conn struct {
 	Control                           ID          // the template or control connection it belongs to
 }
 
-// ClientKey returns the key by which packets of the client's side find c. From
-// port 0 none does, its next packet begins another connection (K-CONN-3).
+// ClientKey returns the key by which packets of the client's side find c.
 func (c *Conn) ClientKey() flow.Key {
-	key := flow.Key{
+	return flow.Key{
 		Client: c.Client, Local: c.Virtual,
 		ClientPort: c.ClientPort, LocalPort: c.VirtualPort,
 		Proto: c.Proto, Side: flow.ClientSide,
 	}
-	if c.ClientPort == 0 && c.Flags&(NoCPort|Template) == 0 {
-		key.Proto = 0 // no packet's
-	}
-	return key
 }
 
 // serverKey returns the key by which replies of the NAT server at real find c.

@@ -393,7 +393,7 @@ class Generator:
         vip, vport = s.target()
         client = r.choice(CLIENTS6) if s.v6 else \
             r.choice(CLIENTS4 + [f"172.16.{r.randint(0, 3)}.{r.randint(1, 20)}"] * 2)
-        cport = 20 if self.may("port20", 0.03) else r.choice([1000, 1001, 1002, r.randint(2000, 60000)] * 10 + [0])
+        cport = 20 if self.may("port20", 0.03) else r.choice([1000, 1001, 1002, r.randint(2000, 60000)])
         if vport == 500 and self.has("ipsec") and r.random() < 0.8:
             cport = 500
         f = {"s": s, "client": client, "cport": cport,
