@@ -83,7 +83,7 @@ var budgeted = []string{"fastpath", "rings", "workers", "lb/conn"}
 // writes, captures, the kernel's program and its tables, what other goroutines ask
 // workers and sum up, and the checks of a build for tests.
 var atStart = []string{
-	"fastpath/nexthop/builder.go", "fastpath/nexthop/several.go", "fastpath/rewrite/icmperror.go", "lb/conn/memory_unsafe.go", "rings/asavie.go", "rings/limits.go", "rings/nic.go", "rings/nic_unsafe.go", "rings/open.go", "rings/owner_check.go",
+	"fastpath/nexthop/builder.go", "fastpath/nexthop/several.go", "fastpath/rewrite/icmperror.go", "lb/conn/memory_unsafe.go", "rings/asavie.go", "rings/limits.go", "rings/members.go", "rings/nic.go", "rings/nic_unsafe.go", "rings/open.go", "rings/owner_check.go",
 	"rings/pcapport", "rings/socket.go", "rings/socket_unsafe.go", "rings/xdpprog",
 	"workers/ask.go", "workers/cpu", "workers/totals.go",
 }

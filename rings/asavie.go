@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openAsavie has asavie/xdp make a UMEM and bind the socket that has it. The
-// caller holds opening. What asavie/xdp 0.3.3 leaves to us:
+// openAsavie has asavie/xdp make a UMEM, for a Set, and bind the socket that has
+// it. The caller holds opening. What asavie/xdp 0.3.3 leaves to us:
 //
 //   - its bind flags are a global;
 //   - its errors are text, from which errnoOf gets the number back;
@@ -34,15 +34,15 @@ func openAsavie(i *Interface, frames, frameSize int, flags uint16) (*socket, err
 	}
 	fd := s.FD()
 	unix.CloseOnExec(fd)
-	umem := s.GetFrame(xdp.Desc{Len: uint32(frames * frameSize)})
-	return newFirst(fd, umem, func() error {
+	r := &region{mem: s.GetFrame(xdp.Desc{Len: uint32(frames * frameSize)}), users: 2, free: s.Close}
+	return &socket{fd: fd, region: r, unmap: func() error {
 		var st unix.Stat_t
 		if err := unix.Fstat(fd, &st); err != nil {
 			return fmt.Errorf("stat AF_XDP socket: %w", err)
 		}
 		own := fmt.Sprintf("socket:[%d]", st.Ino)
-		return errors.Join(unmapSockets(func(name string) bool { return name == own }), s.Close())
-	}), nil
+		return unmapSockets(func(name string) bool { return name == own })
+	}}, nil
 }
 
 // errnoOf returns asavie's error with the errno that its text ends with.

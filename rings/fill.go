@@ -12,6 +12,7 @@ func (q *Queue) refill() {
 	for i := range n {
 		id := u.pop()
 		u.owners.move(id, ownFree, ownFill)
+		u.given[id] = q.number
 		*q.fill.slot(i) = uint64(id) << u.shift
 	}
 	q.stats.InFill += int(n)

@@ -83,7 +83,7 @@ func Check(workers []OpenConfig) (warnings []string, err error) {
 				if nic, err = Inspect(i.Name); err != nil {
 					errs = append(errs, err)
 				} else {
-					warn, err := nic.check(i, c.FrameSize)
+					warn, err := nic.Check(i, c.FrameSize)
 					warnings = append(warnings, warn...)
 					errs = append(errs, err)
 				}
@@ -102,8 +102,9 @@ func Check(workers []OpenConfig) (warnings []string, err error) {
 	return warnings, errors.Join(errs...)
 }
 
-// check compares what one interface wants with what its NIC is.
-func (n *NIC) check(i *Interface, frameSize int) (warnings []string, err error) {
+// Check compares what one interface wants, of a UMEM with frames of frameSize bytes,
+// with what its NIC is. Warnings and errors are as Check's.
+func (n *NIC) Check(i *Interface, frameSize int) (warnings []string, err error) {
 	if !n.Up {
 		warnings = append(warnings, fmt.Sprintf("interface %s is down: no packets until it is up", n.Name))
 	}

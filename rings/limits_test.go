@@ -108,7 +108,7 @@ func TestNICCheck(t *testing.T) {
 		{"a NIC with longer rings", NIC{Name: "eth0", MTU: 1500, Up: true, RxRing: 4096}, ZeroCopy, 2048, "ring_size of eth0 is 2048, less than the NIC's own 4096", nil},
 		{"which matter in zero-copy only", NIC{Name: "eth0", MTU: 1500, Up: true, RxRing: 4096}, Driver, 2048, "", nil},
 	} {
-		warnings, err := row.nic.check(&Interface{Name: "eth0", RingSize: 2048, Mode: row.mode}, row.frameSize)
+		warnings, err := row.nic.Check(&Interface{Name: "eth0", RingSize: 2048, Mode: row.mode}, row.frameSize)
 		matches(t, row.stake, err, row.words...)
 		if got := strings.Join(warnings, "; "); (got == "") != (row.warning == "") || !strings.Contains(got, row.warning) {
 			t.Errorf("%s: warns %q, want %q", row.stake, got, row.warning)

@@ -57,10 +57,15 @@ type RSS struct {
 // rssHeader is struct ethtool_rxfh in bytes; indirection table and key follow.
 const rssHeader = 24
 
+// A tool runs ethtool commands on an interface: the kernel's, or a test's.
+type tool func(name string, c command) error
+
 // ReadRSS returns the interface's key and table.
-func ReadRSS(name string) (RSS, error) {
+func ReadRSS(name string) (RSS, error) { return tool(ethtool).readRSS(name) }
+
+func (run tool) readRSS(name string) (RSS, error) {
 	c := newCommand(unix.ETHTOOL_GRSSH, rssHeader)
-	if err := ethtool(name, c); err != nil {
+	if err := run(name, c); err != nil {
 		return RSS{}, fmt.Errorf("read RSS of %s: %w", name, err)
 	}
 	entries, key := c.word(2), c.word(3)
@@ -71,7 +76,7 @@ func ReadRSS(name string) (RSS, error) {
 	c = newCommand(unix.ETHTOOL_GRSSH, rssHeader+4*entries+key)
 	c.setWord(2, entries)
 	c.setWord(3, key)
-	if err := ethtool(name, c); err != nil {
+	if err := run(name, c); err != nil {
 		return RSS{}, fmt.Errorf("read RSS of %s: %w", name, err)
 	}
 	r := RSS{Indirection: make([]uint32, entries), Key: append([]byte(nil), c[rssHeader+4*entries:]...)}
@@ -81,8 +86,8 @@ func ReadRSS(name string) (RSS, error) {
 	return r, nil
 }
 
-// WriteRSS sets the interface's key and table, of the sizes that ReadRSS gave.
-func WriteRSS(name string, r RSS) error {
+// writeRSS sets the interface's key and table, of the sizes that readRSS gave.
+func (run tool) writeRSS(name string, r RSS) error {
 	c := newCommand(unix.ETHTOOL_SRSSH, rssHeader+4*len(r.Indirection)+len(r.Key))
 	c.setWord(2, len(r.Indirection))
 	c.setWord(3, len(r.Key))
@@ -90,7 +95,7 @@ func WriteRSS(name string, r RSS) error {
 		c.setWord(rssHeader/4+i, int(q))
 	}
 	copy(c[rssHeader+4*len(r.Indirection):], r.Key)
-	if err := ethtool(name, c); err != nil {
+	if err := run(name, c); err != nil {
 		return fmt.Errorf("write RSS of %s: %w", name, err)
 	}
 	return nil
@@ -127,32 +132,60 @@ type Attempt struct {
 // Steer asks the NIC to spread packets over its queues by the client's address
 // and port alone, with the key and table of r, so that both directions of a
 // connection reach the same worker. What it cannot do, hand-over between
-// workers does; so each attempt is reported and none is fatal.
-func Steer(name string, side Side, r RSS) []Attempt {
-	attempts := []Attempt{{"RSS key and table", WriteRSS(name, r)}}
-	for _, f := range flows {
-		attempts = append(attempts, Attempt{
-			fmt.Sprintf("hash %s on %s", f.name, hashFields[side].letters),
-			setFlowHash(name, f.flow, hashFields[side].bits),
-		})
-	}
-	return attempts
+// workers does; so each attempt is reported and none is fatal. restore makes the
+// NIC again what it was, as far as it told.
+func Steer(name string, side Side, r RSS) (attempts []Attempt, restore func() error) {
+	return tool(ethtool).steer(name, side, r)
 }
 
-// setFlowHash sets which fields of a flow type are hashed, if they are not set
-// already. struct ethtool_rxnfc: cmd, flow type, fields, and what is for
-// filters.
-func setFlowHash(name string, flow int, fields uint64) error {
-	const bytes = 192
-	get := newCommand(unix.ETHTOOL_GRXFH, bytes)
-	get.setWord(1, flow)
-	if err := ethtool(name, get); err == nil && binary.NativeEndian.Uint64(get[8:]) == fields {
-		return nil
+func (run tool) steer(name string, side Side, r RSS) (attempts []Attempt, restore func() error) {
+	var undo []func() error
+	was, unknown := run.readRSS(name)
+	err := run.writeRSS(name, r)
+	if err == nil && unknown == nil {
+		undo = append(undo, func() error { return run.writeRSS(name, was) })
 	}
-	set := newCommand(unix.ETHTOOL_SRXFH, bytes)
-	set.setWord(1, flow)
-	binary.NativeEndian.PutUint64(set[8:], fields)
-	return ethtool(name, set)
+	attempts = append(attempts, Attempt{"RSS key and table", err})
+	for _, f := range flows {
+		fields, unknown := run.flowHash(name, f.flow)
+		err := error(nil)
+		if want := hashFields[side].bits; unknown != nil || fields != want {
+			if err = run.setFlowHash(name, f.flow, want); err == nil && unknown == nil {
+				undo = append(undo, func() error { return run.setFlowHash(name, f.flow, fields) })
+			}
+		}
+		attempts = append(attempts, Attempt{fmt.Sprintf("hash %s on %s", f.name, hashFields[side].letters), err})
+	}
+	return attempts, func() error {
+		var errs []error
+		for _, f := range undo {
+			errs = append(errs, f())
+		}
+		return errors.Join(errs...)
+	}
+}
+
+// flowHashBytes is the length of struct ethtool_rxnfc: cmd, flow type, fields, and
+// what is for filters.
+const flowHashBytes = 192
+
+// flowHash returns which fields of a flow type are hashed.
+func (run tool) flowHash(name string, flow int) (fields uint64, err error) {
+	c := newCommand(unix.ETHTOOL_GRXFH, flowHashBytes)
+	c.setWord(1, flow)
+	err = run(name, c)
+	return binary.NativeEndian.Uint64(c[8:]), err
+}
+
+// setFlowHash sets them.
+func (run tool) setFlowHash(name string, flow int, fields uint64) error {
+	c := newCommand(unix.ETHTOOL_SRXFH, flowHashBytes)
+	c.setWord(1, flow)
+	binary.NativeEndian.PutUint64(c[8:], fields)
+	if err := run(name, c); err != nil {
+		return fmt.Errorf("set flow hash of %s: %w", name, err)
+	}
+	return nil
 }
 
 // A command is a struct of linux/ethtool.h: 32-bit words in host order, the

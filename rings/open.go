@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/bits"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,13 +61,15 @@ func ParseHugePages(s string) (HugePages, error) {
 // Interface is one queue of one interface, to be opened for a worker.
 type Interface struct {
 	Name     string
-	Index    int // kernel ifindex
+	Bond     string // of a bond's member: the bond
+	Index    int    // kernel ifindex
 	Queue    int
 	RingSize int // entries of each of the four rings, a power of two
 	Mode     Mode
 }
 
-// OpenConfig is what one worker opens.
+// OpenConfig is what one worker opens: a port for each interface, and one for the
+// members of a bond, which stand one after the other.
 type OpenConfig struct {
 	Worker     int // for messages
 	Interfaces []Interface
@@ -87,21 +89,40 @@ type Binding struct {
 	Attach       []Mode // how the XDP program may be attached: Driver, Generic or first one, then the other
 }
 
-// A Set is a worker's UMEM and its ports, in the order of
-// OpenConfig.Interfaces. Queues and Ports are the same objects.
+// A Set is a worker's UMEM with its ports and their queues, in the order of
+// OpenConfig.Interfaces; queues that join stand at the end.
 type Set struct {
 	UMEM   *UMEM
 	Queues []*Queue
 	Ports  []Port
+
+	region   *region
+	zeroCopy bool
+	huge     bool
 }
 
-// Close closes all ports. It may be called again.
+// Close closes all ports and frees the UMEM. It may be called again.
 func (s *Set) Close() error {
+	opening.Lock()
+	defer opening.Unlock()
+	return s.close()
+}
+
+func (s *Set) close() error {
+	if s.region == nil {
+		return nil
+	}
 	var errs []error
 	for _, q := range slices.Backward(s.Queues) {
-		errs = append(errs, q.Close())
+		errs = append(errs, q.closed(q.kernel.(*socket).close()))
 	}
-	s.Queues, s.Ports = nil, nil
+	for _, p := range s.Ports {
+		if b, ok := p.(*Bond); ok {
+			errs = append(errs, unix.Close(b.waits))
+		}
+	}
+	errs = append(errs, s.region.drop())
+	s.Queues, s.Ports, s.region = nil, nil, nil
 	return errors.Join(errs...)
 }
 
@@ -126,7 +147,8 @@ func Open(c OpenConfig) (*Set, error) {
 	defer opening.Unlock()
 	var failed []error
 	for _, zeroCopy := range ladder {
-		s, err := c.bindRetrying(zeroCopy)
+		var s *Set
+		err := retryBusy(func() (err error) { s, err = c.bind(zeroCopy); return err })
 		if err == nil {
 			c.report(s)
 			return s, nil
@@ -159,77 +181,149 @@ func (c *OpenConfig) ladder() ([]bool, error) {
 		strings.Join(modes, ", "))
 }
 
-// bindRetrying binds, and waits up to a second for queues that are busy: the
-// kernel frees those of a socket that was just closed, or of a process that
-// was just killed, in the background.
-func (c *OpenConfig) bindRetrying(zeroCopy bool) (*Set, error) {
-	for tries := 0; ; tries++ {
-		s, err := c.bind(zeroCopy)
-		if !errors.Is(err, unix.EBUSY) || tries == 50 {
-			return s, err
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
 // bind opens all sockets, the first with the UMEM, or none.
 func (c *OpenConfig) bind(zeroCopy bool) (*Set, error) {
-	s := &Set{}
-	flags, huge := uint16(unix.XDP_USE_NEED_WAKEUP|unix.XDP_COPY), false
-	if zeroCopy {
-		flags = unix.XDP_USE_NEED_WAKEUP | unix.XDP_ZEROCOPY
-	}
-	var first *socket
+	s := &Set{zeroCopy: zeroCopy}
 	for n := range c.Interfaces {
 		i := &c.Interfaces[n]
 		var k *socket
 		var err error
 		if n == 0 {
-			k, huge, err = c.first(i, flags)
-			first = k
+			k, err = c.first(s, i)
 		} else {
-			k, err = openShared(i, first)
+			k, err = s.next(i)
 		}
 		if err == nil {
-			err = k.mapRings(i.RingSize)
-		}
-		if err == nil && n == 0 {
-			s.UMEM, err = NewUMEM(k.umem, c.FrameSize)
+			err = s.add(i, k)
 		}
 		if err != nil {
-			if k != nil {
-				err = errors.Join(err, k.close())
-			}
-			for _, q := range slices.Backward(s.Queues) {
-				err = errors.Join(err, q.kernel.(*socket).close())
-			}
-			return nil, bindError(i, zeroCopy, err)
+			return nil, errors.Join(bindError(i, zeroCopy, err), s.close())
 		}
-		q := NewQueue(s.UMEM, k.memory, k)
-		q.bound = Binding{
-			Interface: i.Name, Index: i.Index, Queue: i.Queue, ZeroCopy: zeroCopy, HugePages: huge,
-			BusyPoll: k.tune(i.RingSize, c.FrameSize), Attach: i.Mode.attach(zeroCopy),
-		}
-		// Copied frames are brought by the driver's own interrupts; busy polling
-		// has nothing to fetch there.
-		q.pollRx = zeroCopy && q.bound.BusyPoll == nil
-		s.Queues, s.Ports = append(s.Queues, q), append(s.Ports, q)
 	}
 	return s, nil
 }
 
-// first opens the socket that has the UMEM. asavie/xdp makes both, with the
-// ordinary pages that it knows; a UMEM of huge pages is made by us, because
-// its constructor takes no memory.
-func (c *OpenConfig) first(i *Interface, flags uint16) (k *socket, huge bool, err error) {
+// bindFlags are those of a socket that has a UMEM to itself.
+func bindFlags(zeroCopy bool) uint16 {
+	if zeroCopy {
+		return unix.XDP_USE_NEED_WAKEUP | unix.XDP_ZEROCOPY
+	}
+	return unix.XDP_USE_NEED_WAKEUP | unix.XDP_COPY
+}
+
+// first opens the socket that has the UMEM, and makes that the Set's. asavie/xdp
+// makes both, with the ordinary pages that it knows; a UMEM of huge pages is made by
+// us, because its constructor takes no memory.
+func (c *OpenConfig) first(s *Set, i *Interface) (*socket, error) {
+	k, err := c.firstSocket(s, i)
+	if err != nil {
+		return nil, err
+	}
+	s.region = k.region
+	s.UMEM, err = NewUMEM(k.region.mem, c.FrameSize)
+	return k, err
+}
+
+func (c *OpenConfig) firstSocket(s *Set, i *Interface) (*socket, error) {
 	if c.HugePages != HugeOff {
-		k, err = openHuge(i, c.Frames*c.FrameSize, c.FrameSize, flags)
-		if err == nil || c.HugePages == HugeRequire || !errors.Is(err, errNoHugePages) {
-			return k, err == nil, err
+		k, err := openHuge(i, c.Frames*c.FrameSize, c.FrameSize, bindFlags(s.zeroCopy))
+		if s.huge = err == nil; s.huge || c.HugePages == HugeRequire || !errors.Is(err, errNoHugePages) {
+			return k, err
 		}
 	}
-	k, err = openAsavie(i, c.Frames, c.FrameSize, flags)
-	return k, false, err
+	return openAsavie(i, c.Frames, c.FrameSize, bindFlags(s.zeroCopy))
+}
+
+// next opens a further socket on the UMEM. It is shared from any whose interface is
+// still there; if there is none, the memory becomes another UMEM of the kernel's.
+func (s *Set) next(i *Interface) (*socket, error) {
+	for _, q := range s.Queues {
+		k, err := openShared(i, q.kernel.(*socket))
+		if !errors.Is(err, unix.EBADF) {
+			return k, err
+		}
+	}
+	return openOn(i, s.region, s.UMEM.FrameSize(), bindFlags(s.zeroCopy))
+}
+
+// add makes the queue on a socket, and of it a port, or a member of a bond's.
+func (s *Set) add(i *Interface, k *socket) error {
+	q, err := s.queue(i, k)
+	if err != nil {
+		return err
+	}
+	if i.Bond == "" {
+		s.Ports = append(s.Ports, q)
+		return s.UMEM.adopt(q)
+	}
+	b := s.Bond(i.Bond)
+	if b == nil {
+		if b, err = newBond(i.Bond, s.UMEM); err != nil {
+			return err
+		}
+		s.Ports = append(s.Ports, b)
+	}
+	return b.Add(q)
+}
+
+// queue makes the queue on a socket, its fill ring empty. Of an error it closes the
+// socket.
+func (s *Set) queue(i *Interface, k *socket) (*Queue, error) {
+	err := k.mapRings(i.RingSize)
+	if err != nil {
+		return nil, errors.Join(err, k.close())
+	}
+	q := newQueue(s.UMEM, k.memory, k)
+	q.bound = Binding{
+		Interface: i.Name, Index: i.Index, Queue: i.Queue, ZeroCopy: s.zeroCopy, HugePages: s.huge,
+		BusyPoll: k.tune(i.RingSize, s.UMEM.FrameSize()), Attach: i.Mode.attach(s.zeroCopy),
+	}
+	// Copied frames are brought by the driver's own interrupts; busy polling
+	// has nothing to fetch there.
+	q.pollRx = s.zeroCopy && q.bound.BusyPoll == nil
+	s.Queues = append(s.Queues, q)
+	return q, nil
+}
+
+// NewUMEM makes a UMEM of memory whose length is a multiple of frameSize bytes,
+// a power of two of at least 2048. All frames are free.
+func NewUMEM(mem []byte, frameSize int) (*UMEM, error) {
+	if frameSize < 2048 || frameSize&(frameSize-1) != 0 {
+		return nil, fmt.Errorf("UMEM frame size %d: want a power of two, 2048 or more", frameSize)
+	}
+	if len(mem) == 0 || len(mem)%frameSize != 0 {
+		return nil, fmt.Errorf("UMEM of %d bytes: want a multiple of the frame size %d", len(mem), frameSize)
+	}
+	n := len(mem) / frameSize
+	u := &UMEM{mem: mem, shift: uint(bits.TrailingZeros(uint(frameSize))), free: make([]uint32, n), given: make([]uint8, n)}
+	for i := range u.free {
+		u.free[i] = uint32(n - 1 - i) // frame 0 on top
+	}
+	u.owners.init(n)
+	return u, nil
+}
+
+// NewQueue returns the Port on the given rings, with its fill ring full.
+func NewQueue(u *UMEM, m Memory, k Kernel) *Queue {
+	q := newQueue(u, m, k)
+	if err := u.adopt(q); err != nil {
+		panic(err) // no worker opens so many
+	}
+	return q
+}
+
+// newQueue is NewQueue, with the fill ring empty.
+func newQueue(u *UMEM, m Memory, k Kernel) *Queue {
+	q := &Queue{umem: u, kernel: k}
+	q.fill.ring = mapRing[uint64](m.Fill, m.Offsets.Fr, m.RingSize)
+	q.completion.ring = mapRing[uint64](m.Completion, m.Offsets.Cr, m.RingSize)
+	q.rx.ring = mapRing[unix.XDPDesc](m.Rx, m.Offsets.Rx, m.RingSize)
+	q.tx.ring = mapRing[unix.XDPDesc](m.Tx, m.Offsets.Tx, m.RingSize)
+	q.fill.start()
+	q.completion.start()
+	q.rx.start()
+	q.tx.start()
+	return q
 }
 
 // attach returns how the program of a queue in this mode may be attached, in

@@ -38,7 +38,8 @@ type Port interface {
 	Receive(b []Frame) int
 	// Transmit queues the first n frames of b, which are the port's from then
 	// on, returns n, and wakes the kernel if that asks for it. n < len(b): the
-	// queue is full; the rest stays the caller's.
+	// queue is full; the rest stays the caller's. It may change their order, but
+	// not within a flow.
 	Transmit(b []Frame) int
 	// Release gives frames back that are not sent.
 	Release(b []Frame)

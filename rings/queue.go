@@ -34,27 +34,13 @@ type Queue struct {
 	tx         outRing[unix.XDPDesc]
 	kernel     Kernel
 	bound      Binding
-	pollRx     bool // drive the NIC by WakeRx when there is nothing to receive
-	pause      int  // turns until the next kick, after link errors
+	number     uint8 // its own among those on the UMEM
+	pollRx     bool  // drive the NIC by WakeRx when there is nothing to receive
+	pause      int   // turns until the next kick, after link errors
 	stats      PortStats
 }
 
 var _ Port = (*Queue)(nil)
-
-// NewQueue returns the Port on the given rings, with its fill ring full.
-func NewQueue(u *UMEM, m Memory, k Kernel) *Queue {
-	q := &Queue{umem: u, kernel: k}
-	q.fill.ring = mapRing[uint64](m.Fill, m.Offsets.Fr, m.RingSize)
-	q.completion.ring = mapRing[uint64](m.Completion, m.Offsets.Cr, m.RingSize)
-	q.rx.ring = mapRing[unix.XDPDesc](m.Rx, m.Offsets.Rx, m.RingSize)
-	q.tx.ring = mapRing[unix.XDPDesc](m.Tx, m.Offsets.Tx, m.RingSize)
-	q.fill.start()
-	q.completion.start()
-	q.rx.start()
-	q.tx.start()
-	q.refill()
-	return q
-}
 
 // Binding says how the queue was bound; the zero value if not to a socket.
 func (q *Queue) Binding() Binding { return q.bound }
@@ -66,7 +52,7 @@ func (q *Queue) Pending() int { return int(q.tx.pending()) }
 func (q *Queue) Alloc(b []Frame) int { return q.umem.Alloc(b) }
 
 // Room tells of the UMEM: see Port.
-func (q *Queue) Room() (free, frames int) { return q.umem.Free(), q.umem.Frames() }
+func (q *Queue) Room() (free, frames int) { return q.umem.Room() }
 
 // Release gives frames back to the UMEM: see Port.
 func (q *Queue) Release(b []Frame) { q.umem.Release(b) }
@@ -98,8 +84,11 @@ func (q *Queue) Stats() PortStats {
 }
 
 // Close closes the socket: see Port.
-func (q *Queue) Close() error {
-	if err := q.kernel.Close(); err != nil {
+func (q *Queue) Close() error { return q.closed(q.kernel.Close()) }
+
+// closed says whose socket could not be closed.
+func (q *Queue) closed(err error) error {
+	if err != nil {
 		return fmt.Errorf("close AF_XDP socket of %s queue %d: %w", q.bound.Interface, q.bound.Queue, err)
 	}
 	return nil

@@ -12,13 +12,26 @@ var errNoHugePages = errors.New("not enough huge pages")
 
 // A socket is an AF_XDP socket and its mapped rings: the Kernel of a Queue.
 type socket struct {
-	fd      int
-	memory  Memory
-	umem    []byte       // of the first socket: all of it
-	users   *int         // open sockets on the UMEM, which is released after the last
-	release func() error // of the first socket: closes it and frees the UMEM
-	closed  bool
-	owner   *socket // the first socket
+	fd     int
+	memory Memory
+	region *region
+	unmap  func() error // of asavie/xdp's: ends its own mappings of the rings
+	closed bool
+}
+
+// region is the memory of a UMEM, which its Set and the sockets on it use.
+type region struct {
+	mem   []byte
+	users int
+	free  func() error // frees it, after the last of them
+}
+
+// drop ends one use.
+func (r *region) drop() error {
+	if r.users--; r.users > 0 {
+		return nil
+	}
+	return r.free()
 }
 
 // newSocket makes an AF_XDP socket with rings of size entries, unbound.
@@ -35,23 +48,23 @@ func newSocket(size int) (int, error) {
 	return fd, nil
 }
 
-// openShared binds another queue to the UMEM of the first socket, from which
-// it takes the bind mode: the kernel allows no other flag with
-// XDP_SHARED_UMEM. It has fill and completion rings of its own.
-func openShared(i *Interface, first *socket) (*socket, error) {
+// openShared binds another queue to the UMEM of a socket, from which it takes the
+// bind mode: the kernel allows no other flag with XDP_SHARED_UMEM. It has fill and
+// completion rings of its own.
+func openShared(i *Interface, other *socket) (*socket, error) {
 	fd, err := newSocket(i.RingSize)
 	if err != nil {
 		return nil, err
 	}
-	sa := unix.SockaddrXDP{Flags: unix.XDP_SHARED_UMEM, Ifindex: uint32(i.Index), QueueID: uint32(i.Queue), SharedUmemFD: uint32(first.fd)}
+	sa := unix.SockaddrXDP{Flags: unix.XDP_SHARED_UMEM, Ifindex: uint32(i.Index), QueueID: uint32(i.Queue), SharedUmemFD: uint32(other.fd)}
 	if err := unix.Bind(fd, &sa); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	*first.users++
-	return &socket{fd: fd, users: first.users, owner: first}, nil
+	other.region.users++
+	return &socket{fd: fd, region: other.region}, nil
 }
 
-// openHuge makes a UMEM of huge pages and binds a socket with it.
+// openHuge makes a UMEM of huge pages and binds a socket with it, for a Set.
 // errNoHugePages: there are not enough of them.
 func openHuge(i *Interface, bytes, frameSize int, flags uint16) (*socket, error) {
 	mem, err := unix.Mmap(-1, 0, bytes, unix.PROT_READ|unix.PROT_WRITE,
@@ -59,26 +72,30 @@ func openHuge(i *Interface, bytes, frameSize int, flags uint16) (*socket, error)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %d bytes: %w", errNoHugePages, bytes, err)
 	}
+	r := &region{mem: mem, users: 1, free: func() error { return unix.Munmap(mem) }}
+	k, err := openOn(i, r, frameSize, flags)
+	if err != nil {
+		return nil, errors.Join(err, r.drop())
+	}
+	return k, nil
+}
+
+// openOn binds a socket for which memory becomes a UMEM, when there is none to share
+// that of.
+func openOn(i *Interface, r *region, frameSize int, flags uint16) (*socket, error) {
 	fd, err := newSocket(i.RingSize)
 	if err != nil {
-		return nil, errors.Join(err, unix.Munmap(mem))
+		return nil, err
 	}
-	err = registerUMEM(fd, mem, frameSize)
+	err = registerUMEM(fd, r.mem, frameSize)
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrXDP{Flags: flags, Ifindex: uint32(i.Index), QueueID: uint32(i.Queue)})
 	}
 	if err != nil {
-		return nil, errors.Join(err, unix.Close(fd), unix.Munmap(mem))
+		return nil, errors.Join(err, unix.Close(fd))
 	}
-	return newFirst(fd, mem, func() error { return errors.Join(unix.Close(fd), unix.Munmap(mem)) }), nil
-}
-
-// newFirst is a socket that has the UMEM.
-func newFirst(fd int, umem []byte, release func() error) *socket {
-	users := 1
-	k := &socket{fd: fd, umem: umem, users: &users, release: release}
-	k.owner = k
-	return k
+	r.users++
+	return &socket{fd: fd, region: r}, nil
 }
 
 // mapRings maps the four rings, which all have size entries.
@@ -164,8 +181,8 @@ func (k *socket) Close() error {
 	return k.close()
 }
 
-// close unmaps the rings and closes the socket; the UMEM goes with its last
-// socket, and the first socket with the UMEM.
+// close unmaps the rings and closes the socket, which frees its queue. The UMEM
+// stays while others use it.
 func (k *socket) close() error {
 	if k.closed {
 		return nil
@@ -177,11 +194,20 @@ func (k *socket) close() error {
 			errs = append(errs, unix.Munmap(mem))
 		}
 	}
-	if k != k.owner {
+	if k.unmap != nil {
+		errs = append(errs, k.unmap(), vacate(k.fd))
+	} else {
 		errs = append(errs, unix.Close(k.fd))
 	}
-	if *k.users--; *k.users == 0 {
-		errs = append(errs, k.owner.release())
+	return errors.Join(append(errs, k.region.drop())...)
+}
+
+// vacate closes a socket whose number asavie/xdp is going to close with the UMEM:
+// until then /dev/null has it.
+func vacate(fd int) error {
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	return errors.Join(unix.Dup3(null, fd, unix.O_CLOEXEC), unix.Close(null))
 }

@@ -15,6 +15,7 @@ func (q *Queue) Transmit(b []Frame) int {
 			continue
 		}
 		u.owners.move(f.ID, ownBatch|ownSlow, ownTx)
+		u.given[f.ID] = q.number
 		*q.tx.slot(sent) = unix.XDPDesc{Addr: uint64(f.ID)<<u.shift + uint64(f.Off), Len: f.Len}
 		sent++
 		bytes += uint64(f.Len)

@@ -1,10 +1,5 @@
 package rings
 
-import (
-	"fmt"
-	"math/bits"
-)
-
 // A UMEM is a worker's packet memory: equal chunks, used by all its ports.
 // Chunks that no ring, batch or slow path has are on the free stack; last in,
 // first out, so that the next frame is the one that the cache still knows.
@@ -12,25 +7,9 @@ type UMEM struct {
 	mem    []byte
 	shift  uint     // log2 of the chunk's size
 	free   []uint32 // IDs of free chunks; the top is the end
+	given  []uint8  // by ID: number of the queue that a chunk was last given to
+	queues []*Queue // by number; nil: it is free
 	owners owners   // build tag frameowner: who has each chunk
-}
-
-// NewUMEM makes a UMEM of memory whose length is a multiple of frameSize bytes,
-// a power of two of at least 2048. All frames are free.
-func NewUMEM(mem []byte, frameSize int) (*UMEM, error) {
-	if frameSize < 2048 || frameSize&(frameSize-1) != 0 {
-		return nil, fmt.Errorf("UMEM frame size %d: want a power of two, 2048 or more", frameSize)
-	}
-	if len(mem) == 0 || len(mem)%frameSize != 0 {
-		return nil, fmt.Errorf("UMEM of %d bytes: want a multiple of the frame size %d", len(mem), frameSize)
-	}
-	n := len(mem) / frameSize
-	u := &UMEM{mem: mem, shift: uint(bits.TrailingZeros(uint(frameSize))), free: make([]uint32, n)}
-	for i := range u.free {
-		u.free[i] = uint32(n - 1 - i) // frame 0 on top
-	}
-	u.owners.init(n)
-	return u, nil
 }
 
 // Frames is the number of frames, FrameSize the bytes of each.
@@ -41,6 +20,9 @@ func (u *UMEM) FrameSize() int { return 1 << u.shift }
 
 // Free is the number of frames on the free stack.
 func (u *UMEM) Free() int { return len(u.free) }
+
+// Room is both numbers: see Port.
+func (u *UMEM) Room() (free, frames int) { return u.Free(), u.Frames() }
 
 // Alloc takes up to len(b) free frames for packets that start here.
 func (u *UMEM) Alloc(b []Frame) int {

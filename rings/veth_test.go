@@ -71,8 +71,8 @@ func (d *director) open(t *testing.T, c rings.OpenConfig) (*rings.Set, error) {
 }
 
 // redirect attaches a program to an interface that gives every frame to the
-// socket of its queue.
-func (d *director) redirect(t *testing.T, ifindex int, queues ...*rings.Queue) {
+// socket of its queue, and returns its table of sockets.
+func (d *director) redirect(t *testing.T, ifindex int, queues ...*rings.Queue) *ebpf.Map {
 	t.Helper()
 	check := func(err error) {
 		if err != nil {
@@ -102,6 +102,7 @@ func (d *director) redirect(t *testing.T, ifindex int, queues ...*rings.Queue) {
 		}
 		return err
 	}))
+	return m
 }
 
 // receive returns the next frame of a port, or fails after two seconds.
@@ -490,7 +491,11 @@ func TestVethNIC(t *testing.T) {
 			t.Errorf("a0 is %+v, want a veth with 2 queues and MTU 1500, up", n)
 		}
 		// veth computes no hash of its own: attempts fail, and say so.
-		for _, a := range rings.Steer("a0", rings.ClientIsSource, rings.RSS{Key: make([]byte, 40), Indirection: make([]uint32, 128)}) {
+		attempts, restore := rings.Steer("a0", rings.ClientIsSource, rings.RSS{Key: make([]byte, 40), Indirection: make([]uint32, 128)})
+		if err := restore(); err != nil {
+			t.Errorf("what was not changed is restored: %v", err)
+		}
+		for _, a := range attempts {
 			if a.What == "" || a.Err == nil {
 				t.Errorf("veth cannot do %q, and said %v", a.What, a.Err)
 			}

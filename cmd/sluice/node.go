@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,8 +41,7 @@ type node struct {
 	sets      []*rings.Set // by worker
 	steer     *xdpprog.Steer
 	answers   *xdpprog.Answers
-	attached  []*xdpprog.Attachment // by interface
-	steering  []string              // by interface: what the NIC was made to do
+	spread    *spread
 	network   *neigh.Watcher
 	tap       *punt.Tap
 	slow      *slowpath.Path
@@ -53,10 +53,15 @@ type node struct {
 	fatal chan error // why the node cannot go on
 	// addresses has something in it when the host's may have changed.
 	addresses chan struct{}
+	// membership has something in it when members of bonds may have changed.
+	membership chan struct{}
 
-	mu     sync.Mutex // one change at a time
-	cfg    *config.Config
-	latest *control.Reload
+	mu      sync.Mutex // one change at a time
+	cfg     *config.Config
+	latest  *control.Reload
+	devices []*device
+	left    map[int][]xdpprog.Count // by interface, of members that left
+	senders map[int][]int           // by bond, what its frames leave by: kernel indexes
 }
 
 // reload makes the configuration file's services the node's, whole or not at
@@ -123,7 +128,7 @@ func (n *node) resteer(next *lb.Spec) error {
 	if next != nil {
 		spec.Services, spec.Marks = append(spec.Services, next.Services...), next.Marks
 	}
-	w, err := wanted(spec.Services, n.director.Removed(), spec.Marks, n.network.Table().IsLocal)
+	w, err := wanted(spec.Services, n.director.Removed(), spec.Marks, n.network.Table())
 	if err != nil {
 		return err
 	}
@@ -341,34 +346,60 @@ func (n *node) workerStatus(i int, r *workers.Report) control.Worker {
 
 func (n *node) interfaceStatus(i int, counts []xdpprog.Count) control.Interface {
 	c := &n.cfg.Interfaces[i]
-	v := control.Interface{Name: c.Name, Role: c.Role, Mode: n.bound(i), Steering: n.steering[i], Queues: []int{}, XDP: map[string]uint64{}}
-	if t := n.network.Table(); i < len(t.Interfaces) {
-		iface := &t.Interfaces[i]
-		v.MAC, v.MTU, v.Up = config.MAC(iface.MAC).String(), iface.MTU, iface.Up
+	iface := &n.network.Table().Interfaces[i]
+	v := control.Interface{
+		Name: c.Name, Role: c.Role, MAC: config.MAC(iface.MAC).String(), MTU: iface.MTU, Up: iface.Up,
+		Bond: iface.Bond, Queues: []int{}, XDP: map[string]uint64{},
 	}
-	for _, set := range n.sets {
-		v.Queues = append(v.Queues, set.Queues[i].Binding().Queue)
-	}
-	for _, row := range counts {
-		if row.Ifindex == n.attached[i].Ifindex() {
-			v.Redirected += row.Redirected
-			v.Passed += row.Passed
-			for reason, n := range row.ByReason {
-				if n > 0 {
-					v.XDP[xdpprog.Reason(reason).String()] += n
-				}
-			}
+	for _, d := range n.devices {
+		if d.port != i {
+			continue
+		}
+		of := ofDevice(counts, d)
+		addCounts(&v, of)
+		v.Mode, v.Steering, v.Queues = d.mode(), d.steering, d.queues
+		if iface.Bond != "" {
+			v.Members = append(v.Members, n.memberStatus(d, of))
 		}
 	}
+	addCounts(&v, n.left[i])
 	return v
 }
 
-// bound says how interface i's queues are bound.
-func (n *node) bound(i int) string {
-	if n.sets[0].Queues[i].Binding().ZeroCopy {
-		return "zerocopy"
+// memberStatus is a bond's member that is served.
+func (n *node) memberStatus(d *device, counts []xdpprog.Count) control.Member {
+	m := control.Member{Name: d.name, Mode: d.mode(), Steering: d.steering}
+	for _, sends := range n.senders {
+		m.Sends = m.Sends || slices.Contains(sends, d.index)
 	}
-	return n.attached[i].Mode().String()
+	for _, row := range counts {
+		m.Redirected += row.Redirected
+		m.Passed += row.Passed
+	}
+	return m
+}
+
+// ofDevice are the counts of one device.
+func ofDevice(counts []xdpprog.Count, d *device) (of []xdpprog.Count) {
+	for _, row := range counts {
+		if row.Ifindex == d.index {
+			of = append(of, row)
+		}
+	}
+	return of
+}
+
+// addCounts adds what XDP programs counted.
+func addCounts(v *control.Interface, counts []xdpprog.Count) {
+	for _, row := range counts {
+		v.Redirected += row.Redirected
+		v.Passed += row.Passed
+		for reason, n := range row.ByReason {
+			if n > 0 {
+				v.XDP[xdpprog.Reason(reason).String()] += n
+			}
+		}
+	}
 }
 
 // close undoes what start did, in reverse: first the kernel's programs, so that
@@ -380,6 +411,11 @@ func (n *node) close() error {
 	}
 	if n.steer != nil {
 		errs = append(errs, n.steer.Close())
+	}
+	for _, d := range n.devices {
+		if d.restore != nil {
+			errs = append(errs, d.restore())
+		}
 	}
 	for _, s := range n.sets {
 		errs = append(errs, s.Close())

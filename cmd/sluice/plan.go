@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"os"
 
 	"github.com/sluice-lb/sluice/fastpath"
@@ -15,17 +16,17 @@ import (
 
 // plan is what the machine and the configuration make of each other.
 type plan struct {
-	names []string // of the interfaces
-	roles []fastpath.Role
-	cpus  []int // by worker; -1: not pinned
-	open  []rings.OpenConfig
+	roles []fastpath.Role    // of the interfaces
+	cpus  []int              // by worker; -1: not pinned
+	open  []rings.OpenConfig // by worker, devices in their order
 	steer *flow.Steering
 }
 
 // plan checks the configuration against the machine: queues, CPUs, memory.
+// Then the devices' RSS is set.
 func (n *node) plan() (*plan, error) {
 	p := &plan{}
-	queues, err := n.queues()
+	devices, err := n.plannedDevices()
 	if err != nil {
 		return nil, err
 	}
@@ -34,32 +35,26 @@ func (n *node) plan() (*plan, error) {
 		return nil, err
 	}
 	if p.cpus = n.cfg.Workers.CPUs; p.cpus == nil {
-		p.cpus, err = topology.Choose(len(queues[0]), cpu.NodeOf(os.DirFS("/sys"), n.cfg.Interfaces[0].Name))
+		p.cpus, err = topology.Choose(len(devices[0].queues), cpu.NodeOf(os.DirFS("/sys"), devices[0].name))
 	} else {
 		err = topology.Check(p.cpus)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("workers.cpus: %w", err)
 	}
-	for i, c := range n.cfg.Interfaces {
-		p.names = append(p.names, c.Name)
+	for _, c := range n.cfg.Interfaces {
 		p.roles = append(p.roles, roleOf(c.Role))
-		if len(queues[i]) != len(p.cpus) {
-			return nil, fmt.Errorf("interfaces[%d]: %s has %d queues for %d workers: worker i owns queue i of every interface; "+
-				"set the NIC's queues (ethtool -L %s combined %d), name them in queues, or name other workers.cpus",
-				i, c.Name, len(queues[i]), len(p.cpus), c.Name, len(p.cpus))
+	}
+	for _, d := range devices {
+		if err := d.serves(len(p.cpus)); err != nil {
+			return nil, err
 		}
 	}
 	huge, _ := rings.ParseHugePages(n.cfg.Workers.HugePages)
 	for w := range p.cpus {
 		open := rings.OpenConfig{Worker: w, Frames: n.cfg.Workers.UMEMFrames, FrameSize: n.cfg.Workers.FrameSize, HugePages: huge, Log: n.log}
-		for i, c := range n.cfg.Interfaces {
-			nic, err := rings.Inspect(c.Name)
-			if err != nil {
-				return nil, err
-			}
-			mode, _ := rings.ParseMode(c.Mode)
-			open.Interfaces = append(open.Interfaces, rings.Interface{Name: c.Name, Index: nic.Index, Queue: queues[i][w], RingSize: c.RingSize, Mode: mode})
+		for _, d := range devices {
+			open.Interfaces = append(open.Interfaces, n.queue(d, w))
 		}
 		p.open = append(p.open, open)
 	}
@@ -70,78 +65,69 @@ func (n *node) plan() (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.steer = n.spread(queues)
+	n.devices = devices
+	n.spread, p.steer = newSpread(devices[0].name, len(p.cpus))
+	for _, d := range devices {
+		n.spread.apply(n.log, d, n.cfg.Interfaces[d.port].Role)
+	}
 	return p, nil
 }
 
-// queues returns each interface's queues, by worker.
-func (n *node) queues() ([][]int, error) {
-	if len(n.cfg.Interfaces) == 0 {
-		return nil, fmt.Errorf("%s: interfaces: there are none; name the NICs whose queues to read", n.path)
-	}
-	var out [][]int
-	for _, c := range n.cfg.Interfaces {
-		nic, err := rings.Inspect(c.Name)
-		if err != nil {
-			return nil, err
-		}
-		q := c.Queues
-		if q == nil {
-			q = make([]int, max(1, nic.Queues))
-			for i := range q {
-				q[i] = i
-			}
-		} else if nic.Queues > len(q) {
-			n.log.Warn("packets of the other queues stay with the host", "interface", c.Name, "queues", nic.Queues, "used", len(q))
-		}
-		out = append(out, q)
-	}
-	return out, nil
+// spread is how NICs deliver both directions of a connection to the worker that owns
+// it, as far as they can.
+type spread struct {
+	rss     rings.RSS // the first NIC's key; the table is each NIC's own
+	workers int
+	why     string // not empty: they need not, or cannot
 }
 
-// spread has the NICs deliver both directions of a connection to the worker
-// that owns it, as far as they can, and returns who owns what. queues are each
-// interface's, by worker.
-func (n *node) spread(queues [][]int) *flow.Steering {
-	count := len(queues[0])
-	n.steering = make([]string, len(n.cfg.Interfaces))
-	rss, err := rings.ReadRSS(n.cfg.Interfaces[0].Name)
-	if count == 1 || err != nil {
-		for i := range n.steering {
-			n.steering[i] = "one worker"
-			if count > 1 {
-				n.steering[i] = "hand-over: " + err.Error()
-			}
+// newSpread takes the key of the first NIC, and returns who owns what.
+func newSpread(first string, workers int) (*spread, *flow.Steering) {
+	s := &spread{workers: workers, why: "one worker"}
+	var err error
+	if s.rss, err = rings.ReadRSS(first); workers > 1 {
+		if s.why = ""; err != nil {
+			s.why = "hand-over: " + err.Error()
 		}
+	}
+	if s.why != "" {
 		key := make([]byte, 40)
 		_, _ = rand.Read(key) // it never fails
-		return flow.NewSteering(count, key, nil)
+		return s, flow.NewSteering(workers, key, nil)
 	}
-	table := make([]uint16, len(rss.Indirection))
+	table := make([]uint16, len(s.rss.Indirection))
 	for i := range table {
-		table[i] = uint16(i % count)
+		table[i] = uint16(i % workers)
 	}
-	for i, c := range n.cfg.Interfaces {
-		n.steering[i] = "NIC"
-		if c.Role == config.RoleBoth {
-			n.steering[i] = "hand-over: requests and replies share the interface"
-			continue
-		}
-		side := rings.ClientIsSource
-		if c.Role == config.RoleServer {
-			side = rings.ClientIsDestination
-		}
-		for at := range rss.Indirection {
-			rss.Indirection[at] = uint32(queues[i][at%count])
-		}
-		for _, a := range rings.Steer(c.Name, side, rss) {
-			if a.Err != nil {
-				n.steering[i] = "hand-over: " + a.What + ": " + a.Err.Error()
-				n.log.Info("NIC cannot spread by client, workers hand over", "interface", c.Name, "what", a.What, "error", a.Err)
-			}
+	return s, flow.NewSteering(workers, s.rss.Key, table)
+}
+
+// apply has a NIC deliver to the owners.
+func (s *spread) apply(log *slog.Logger, d *device, role string) {
+	if d.steering = s.why; s.why != "" {
+		return
+	}
+	if role == config.RoleBoth {
+		d.steering = "hand-over: requests and replies share the interface"
+		return
+	}
+	d.steering = "NIC"
+	side := rings.ClientIsSource
+	if role == config.RoleServer {
+		side = rings.ClientIsDestination
+	}
+	rss := rings.RSS{Key: s.rss.Key, Indirection: make([]uint32, len(s.rss.Indirection))}
+	for at := range rss.Indirection {
+		rss.Indirection[at] = uint32(d.queues[at%s.workers])
+	}
+	attempts, restore := rings.Steer(d.name, side, rss)
+	d.restore = restore
+	for _, a := range attempts {
+		if a.Err != nil {
+			d.steering = "hand-over: " + a.What + ": " + a.Err.Error()
+			log.Info("NIC cannot spread by client, workers hand over", "interface", d.name, "what", a.What, "error", a.Err)
 		}
 	}
-	return flow.NewSteering(count, rss.Key, table)
 }
 
 // roleOf translates a configured role.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -68,6 +69,7 @@ func run(ctx context.Context, path string, logTo io.Writer) error {
 		return err
 	}
 	n := &node{path: path, cfg: cfg, started: time.Now(), fatal: make(chan error, 1), addresses: make(chan struct{}, 1)}
+	n.membership, n.left, n.senders = make(chan struct{}, 1), map[int][]xdpprog.Count{}, map[int][]int{}
 	n.level.Set(levelOf(cfg.Log))
 	n.log = newLog(logTo, cfg.Log, &n.level)
 	if err := n.start(); err != nil {
@@ -102,6 +104,9 @@ func (n *node) start() error {
 	if err := control.CheckSocket(n.cfg.Control.Socket); err != nil {
 		return err
 	}
+	if err := n.openNetwork(); err != nil {
+		return err
+	}
 	plan, err := n.plan()
 	if err != nil {
 		return err
@@ -110,29 +115,15 @@ func (n *node) start() error {
 	// threads of its own.
 	runtime.GOMAXPROCS(len(plan.cpus) + max(2, runtime.NumCPU()-len(plan.cpus)))
 
-	n.names = plan.names
 	n.director = lb.NewDirector(len(plan.cpus))
-	n.director.SetInterfaces(plan.names)
+	n.director.SetInterfaces(n.names)
 	if _, err := n.director.Apply(n.cfg.Spec); err != nil {
 		return err
 	}
 	warnIgnored(n.log, &n.cfg.Spec.Sysctl)
-	if n.network, err = neigh.Open(neigh.Config{
-		Ports: plan.names, Override: network(n.cfg), Log: n.log,
-		OnChange: func(t *nexthop.Table) { n.wake(); n.watchLinks(t); n.moved() },
-	}); err != nil {
-		return err
-	}
 	n.keepNeighbors()
-	for _, open := range plan.open {
-		set, err := rings.Open(open)
-		if err != nil {
-			return err
-		}
-		n.sets = append(n.sets, set)
-	}
-	for i := range n.names {
-		n.nics = append(n.nics, n.network.Table().Interfaces[i].Index)
+	if err := n.openSockets(plan.open); err != nil {
+		return err
 	}
 	if n.tap, err = punt.Open(punt.Config{NICs: n.nics}); errors.Is(err, syscall.EBUSY) {
 		return fmt.Errorf("%w; is another sluice running?", err)
@@ -146,7 +137,50 @@ func (n *node) start() error {
 	if err := n.makeWorkers(plan); err != nil {
 		return err
 	}
-	return n.makeSteering(plan)
+	return n.makeSteering()
+}
+
+// openNetwork begins to follow the kernel's network.
+func (n *node) openNetwork() (err error) {
+	if len(n.cfg.Interfaces) == 0 {
+		return fmt.Errorf("%s: interfaces: there are none; name the NICs whose queues to read", n.path)
+	}
+	for _, c := range n.cfg.Interfaces {
+		n.names = append(n.names, c.Name)
+	}
+	if n.network, err = neigh.Open(neigh.Config{
+		Ports: n.names, Override: network(n.cfg), Log: n.log,
+		OnChange: func(t *nexthop.Table) { n.wake(); n.watchLinks(t); n.moved(); n.linked() },
+	}); err != nil {
+		return err
+	}
+	for i := range n.names {
+		n.nics = append(n.nics, n.network.Table().Interfaces[i].Index)
+	}
+	return nil
+}
+
+// openSockets opens each worker's queues of all devices.
+func (n *node) openSockets(workers []rings.OpenConfig) error {
+	for _, open := range workers {
+		set, err := rings.Open(open)
+		if err != nil {
+			return err
+		}
+		n.sets = append(n.sets, set)
+		for i, d := range n.devices {
+			d.sockets = append(d.sockets, set.Queues[i])
+		}
+	}
+	for port := range n.names {
+		if i := &n.network.Table().Interfaces[port]; i.Bond != "" {
+			n.senders[i.Index] = n.sendersOf(i)
+			for _, set := range n.sets {
+				set.Bond(i.Name).Use(n.senders[i.Index])
+			}
+		}
+	}
+	return nil
 }
 
 // makeWorkers makes a worker on each CPU and connects them.
@@ -189,12 +223,10 @@ func templateRoom(c *config.Config) int { return max(1024, c.Connections.Max/8) 
 
 // makeSteering loads the XDP programs and attaches them: from here on packets
 // come.
-func (n *node) makeSteering(p *plan) (err error) {
+func (n *node) makeSteering() (err error) {
 	queues := 0
-	for _, open := range p.open {
-		for _, i := range open.Interfaces {
-			queues = max(queues, i.Queue+1)
-		}
+	for _, d := range n.devices {
+		queues = max(queues, 1+slices.Max(d.queues))
 	}
 	if n.steer, err = xdpprog.Load(xdpprog.Options{Queues: queues, Returned: n.tap.MAC()}); err != nil {
 		return err
@@ -203,48 +235,12 @@ func (n *node) makeSteering(p *plan) (err error) {
 	if err := n.resteer(nil); err != nil {
 		return err
 	}
-	for i, c := range n.cfg.Interfaces {
-		binding := n.sets[0].Queues[i].Binding()
-		a, err := n.attach(binding)
-		if err != nil {
+	for _, d := range n.devices {
+		if err := n.attach(d); err != nil {
 			return err
 		}
-		if a.Lingers() {
-			n.log.Warn("this kernel has no bpf_link for XDP: a killed sluice leaves its program attached", "interface", c.Name)
-		}
-		if a.Mode() == xdpprog.Generic {
-			n.tap.Mark(i)
-		}
-		n.attached = append(n.attached, a)
-		for _, set := range n.sets {
-			if err := a.SetSocket(set.Queues[i].Binding().Queue, set.Queues[i].FD()); err != nil {
-				return err
-			}
-		}
-		n.log.Info("interface attached", "interface", c.Name, "role", c.Role, "mode", n.bound(i), "workers", len(n.sets), "steering", n.steering[i])
 	}
 	return nil
-}
-
-// attach tries the modes that the interface's binding allows, in their order.
-func (n *node) attach(b rings.Binding) (*xdpprog.Attachment, error) {
-	var failed []error
-	for _, mode := range b.Attach {
-		as := xdpprog.Driver
-		if mode == rings.Generic {
-			as = xdpprog.Generic
-		}
-		a, err := n.steer.Attach(b.Index, as)
-		if err == nil {
-			return a, nil
-		}
-		failed = append(failed, err)
-		if errors.Is(err, xdpprog.ErrOccupied) {
-			break
-		}
-		n.log.Info("XDP attach failed", "interface", b.Interface, "mode", mode.String(), "error", err)
-	}
-	return nil, errors.Join(failed...)
 }
 
 // emit has a worker send a frame of the slow path's.
@@ -266,6 +262,7 @@ func (n *node) serve(ctx context.Context, hup <-chan os.Signal) error {
 	g.Go(func() error { return n.tap.Run(ctx, n.pool.FromHost) })
 	g.Go(func() error { n.collect(ctx); return nil })
 	g.Go(func() error { n.followAddresses(ctx); return nil })
+	g.Go(func() error { n.followMembers(ctx); return nil })
 	g.Go(func() error { return n.awaitFatal(ctx) })
 	g.Go(func() error { n.meterRates(ctx); return nil })
 	g.Go(func() error { n.hangups(ctx, hup); return nil })

@@ -113,6 +113,13 @@ func statusTable(w io.Writer, s *control.Status) {
 			link = "up"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%d\t%d\t%s\n", i.Name, i.Role, i.Mode, len(i.Queues), i.MTU, link, i.Redirected, i.Passed, i.Steering)
+		for _, m := range i.Members {
+			sends := "receives"
+			if m.Sends {
+				sends = "sends"
+			}
+			fmt.Fprintf(w, "- %s\t%s\t%s\t%d\t\t%s\t%d\t%d\t%s\n", m.Name, i.Bond, m.Mode, len(i.Queues), sends, m.Redirected, m.Passed, m.Steering)
+		}
 	}
 	fmt.Fprintln(w, "\nWORKER\tCPU\tIDLE\tCONNS\tRECEIVED\tTRANSMITTED\tHANDED OVER\tHANDED IN")
 	for _, k := range s.Workers {

@@ -2,8 +2,8 @@ package main
 
 import (
 	"fmt"
-	"net"
 
+	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/flow"
 	"github.com/sluice-lb/sluice/rings/xdpprog"
@@ -13,7 +13,7 @@ import (
 // see every packet of the services: requests to them, replies from their NAT
 // servers, and both of what was removed while connections may live (K-SVC-8);
 // and echo requests to services whose address the host does not own.
-func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule, owns func(*flow.Addr) bool) (xdpprog.Want, error) {
+func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule, table *nexthop.Table) (xdpprog.Want, error) {
 	var w xdpprog.Want
 	service := func(k *lb.ServiceKey) {
 		if k.Mark == 0 {
@@ -34,7 +34,7 @@ func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule
 	for i := range services {
 		s := &services[i]
 		service(&s.Key)
-		if a := flow.FromNetip(s.Key.Addr); s.Key.Mark == 0 && !owns(&a) {
+		if a := flow.FromNetip(s.Key.Addr); s.Key.Mark == 0 && !table.IsLocal(&a) {
 			w.Echo = append(w.Echo, a)
 		}
 		for _, r := range s.Servers {
@@ -48,16 +48,33 @@ func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule
 	}
 	for i, m := range marks {
 		rule := xdpprog.MarkRule{Proto: m.Proto, Source: m.Source, Destination: m.Destination, PortLow: m.PortLow, PortHigh: m.PortHigh}
+		indexes := []int{0}
 		if m.Interface != "" {
-			nic, err := net.InterfaceByName(m.Interface)
-			if err != nil {
-				return w, fmt.Errorf("marks[%d].interface %s: %w", i, m.Interface, err)
+			if indexes = carriers(table, m.Interface); indexes == nil {
+				return w, fmt.Errorf("marks[%d].interface %s: there is no such interface", i, m.Interface)
 			}
-			rule.Ifindex = nic.Index
 		}
-		w.Marks = append(w.Marks, rule)
+		for _, rule.Ifindex = range indexes {
+			w.Marks = append(w.Marks, rule)
+		}
 	}
 	return w, nil
+}
+
+// carriers are the kernel indexes of the NICs that frames of an interface come in by: its
+// own, or those of a bond's members. nil: there is no such interface.
+func carriers(table *nexthop.Table, name string) (indexes []int) {
+	for i := range table.Interfaces {
+		f := &table.Interfaces[i]
+		if f.Name != name || f.Index == 0 {
+			continue
+		}
+		indexes = append(indexes, f.Index)
+		for _, m := range f.Members {
+			indexes = append(indexes, m.Index)
+		}
+	}
+	return indexes
 }
 
 // spoken are the protocols that a service's servers speak: those of a mark

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/lb"
-	"github.com/sluice-lb/sluice/lb/flow"
 	"github.com/sluice-lb/sluice/rings/xdpprog"
 )
 
@@ -18,9 +18,34 @@ func TestWantedEcho(t *testing.T) {
 	}
 	services := []lb.ServiceSpec{at("192.0.2.1"), at("192.0.2.2"), at("2001:db8::1"), {Key: lb.ServiceKey{Mark: 7}}}
 	removed := []lb.Removed{{Service: at("192.0.2.3").Key, Real: lb.RealKey{Addr: netip.MustParseAddr("10.0.0.1"), Port: 80}}}
-	w, err := wanted(services, removed, nil, func(a *flow.Addr) bool { return a.String() == "192.0.2.2" })
+	var b nexthop.Builder
+	if err := b.AddLocal(netip.MustParsePrefix("192.0.2.2/32")); err != nil {
+		t.Fatal(err)
+	}
+	w, err := wanted(services, removed, nil, b.Build(1))
 	want := []xdpprog.Addr{netip.MustParseAddr("192.0.2.1").As16(), netip.MustParseAddr("2001:db8::1").As16()}
 	if err != nil || !slices.Equal(w.Echo, want) {
 		t.Errorf("echo requests to %v (%v), want %v", w.Echo, err, want)
+	}
+}
+
+// A mark rule of an interface is one of the NIC that its frames come in by, or, of a
+// bond, of each member.
+func TestWantedMarks(t *testing.T) {
+	var b nexthop.Builder
+	b.AddInterface(nexthop.Interface{Name: "eth0", Index: 2})
+	b.AddInterface(nexthop.Interface{Name: "bond0", Index: 9, Bond: "802.3ad", Members: []nexthop.Member{{Name: "eth1", Index: 3}, {Name: "eth2", Index: 4}}})
+	b.AddInterface(nexthop.Interface{Name: "gone"})
+	marks := []lb.MarkRule{{Mark: 1}, {Mark: 2, Interface: "eth0"}, {Mark: 3, Interface: "bond0"}}
+	w, err := wanted(nil, nil, marks, b.Build(1))
+	var got []int
+	for _, m := range w.Marks {
+		got = append(got, m.Ifindex)
+	}
+	if want := []int{0, 2, 9, 3, 4}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("rules of interfaces %v, %v; want %v: any, eth0, bond0 and its members", got, err, want)
+	}
+	if _, err := wanted(nil, nil, []lb.MarkRule{{Mark: 4, Interface: "gone"}}, b.Build(1)); err == nil {
+		t.Error("a rule of an interface that is not there is taken")
 	}
 }

@@ -212,6 +212,7 @@ func (b *Builder) Build(version uint64) *Table {
 	keys := len(b.routes) + len(b.locals) + len(b.neighbors)
 	for i := range b.interfaces {
 		keys += 1 + 3*len(b.interfaces[i].Addrs) // own; local, route, on-link
+		keys += len(b.interfaces[i].Members) * len(b.interfaces)
 	}
 	size := 4
 	for size < 2*keys+2 {
@@ -228,11 +229,26 @@ func (b *Builder) Build(version uint64) *Table {
 	return w.t
 }
 
-// putOwn enters what frames to an interface that leaves by a port are addressed to.
+// putOwn enters what frames to an interface that leaves by a port are addressed to:
+// its MAC address, or that of a member of the bond that the port is.
 func (b *builds) putOwn() {
+	members := map[int][]Member{}
 	for n := range b.interfaces {
-		if i := &b.interfaces[n]; i.Port >= 0 {
-			hi, lo := own(i.VLAN, i.MAC)
+		if i := &b.interfaces[n]; i.VLANs == 0 && len(i.Members) > 0 {
+			members[i.Port] = i.Members
+		}
+	}
+	for n := range b.interfaces {
+		i := &b.interfaces[n]
+		if i.Port < 0 {
+			continue
+		}
+		macs := [][6]byte{i.MAC}
+		for _, m := range members[i.Port] {
+			macs = append(macs, m.MAC)
+		}
+		for _, mac := range macs {
+			hi, lo := own(i.VLAN, mac)
 			b.t.put(hi, lo, ownClass+uint32(i.Port), hopLocal)
 		}
 	}
@@ -439,4 +455,14 @@ func firstAddr(addrs []netip.Prefix, v6 bool) (first flow.Addr, ok bool) {
 		}
 	}
 	return first, ok
+}
+
+var stateNames = [...]string{"no route", "reachable", "unresolved", "local", "blackhole", "several"}
+
+// String returns the state in words.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return "unknown"
 }

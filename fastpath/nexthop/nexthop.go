@@ -25,16 +25,6 @@ const (
 	Several                 // a route with several next hops: Choose one
 )
 
-var stateNames = [...]string{"no route", "reachable", "unresolved", "local", "blackhole", "several"}
-
-// String returns the state in words.
-func (s State) String() string {
-	if int(s) < len(stateNames) {
-		return stateNames[s]
-	}
-	return "unknown"
-}
-
 // Hop is the next hop of a destination, in 64 bytes.
 type Hop struct {
 	// Gateway is the neighbour that the packet is handed to. It is zero if
@@ -75,6 +65,17 @@ type Interface struct {
 	MTU   int            // in bytes of IP datagram
 	Up    bool           // routes through an interface that is down do not count
 	Addrs []netip.Prefix // its addresses, each with its subnet's length
+
+	Bond    string   // of a bond its mode, as "802.3ad"
+	Members []Member // of a bond
+}
+
+// Member is an interface that carries a bond's frames.
+type Member struct {
+	Name  string
+	Index int     // the kernel's
+	MAC   [6]byte // frames may be addressed to it, too
+	Sends bool    // the bond's frames may leave by it now
 }
 
 // Table is what is known of the network around the host at one time.

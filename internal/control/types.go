@@ -99,14 +99,27 @@ type Interface struct {
 	MAC      string `json:"mac"`
 	MTU      int    `json:"mtu"`
 	Up       bool   `json:"up"`
-	Mode     string `json:"mode"` // zerocopy, driver or generic: what was bound
+	Bond     string `json:"bond,omitempty"` // of a bond: its mode
+	Mode     string `json:"mode"`           // zerocopy, driver or generic: what was bound
 	Queues   []int  `json:"queues"`
 	Steering string `json:"steering"` // whether the NIC hashes to the owners
 	// Redirected and Passed count what the XDP program did, in packets.
 	Redirected uint64 `json:"xdp_redirected"`
 	Passed     uint64 `json:"xdp_passed"`
 	// XDP counts the same frames by the program's reasons.
-	XDP map[string]uint64 `json:"xdp_reasons"`
+	XDP     map[string]uint64 `json:"xdp_reasons"`
+	Members []Member          `json:"members,omitempty"` // of a bond, those that are served
+}
+
+// Member is a NIC that carries a bond's frames. The bond counts those of members that
+// left, too.
+type Member struct {
+	Name       string `json:"name"`
+	Sends      bool   `json:"sends"` // the bond's frames leave by it now
+	Mode       string `json:"mode"`
+	Steering   string `json:"steering"`
+	Redirected uint64 `json:"xdp_redirected"`
+	Passed     uint64 `json:"xdp_passed"`
 }
 
 // Worker is one worker.

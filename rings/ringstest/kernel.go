@@ -103,7 +103,7 @@ func (k *Kernel) SetLink(port int, up bool) { k.sockets[port].down.Store(!up) }
 // received, if the rx ring has room then.
 func (k *Kernel) Arrive(port int, packet []byte) bool {
 	s := k.sockets[port]
-	if s.down.Load() || len(packet) > k.config.FrameSize-rings.Headroom || k.random.Float64() < k.config.Loss {
+	if s.closed || s.down.Load() || len(packet) > k.config.FrameSize-rings.Headroom || k.random.Float64() < k.config.Loss {
 		s.stats[rxDropped].Add(1)
 		return false
 	}
@@ -170,6 +170,9 @@ func (k *Kernel) due() uint64 { return k.now + uint64(k.random.IntN(k.config.Del
 func (k *Kernel) Step() {
 	k.now++
 	for _, s := range k.sockets {
+		if s.closed {
+			continue
+		}
 		if s.woken[0].Swap(false) {
 			s.asleep = false
 			s.fill.needWakeup(false)

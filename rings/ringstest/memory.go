@@ -112,6 +112,7 @@ type socket struct {
 	arriving   line     // on the way to the rx ring
 	sending    line     // on the way to the completion ring
 	asleep     bool     // found the fill ring empty, and waits for WakeRx
+	closed     bool
 	down       atomic.Bool
 	woken      [2]atomic.Bool // rx, tx: since the last step
 	wakes      *rand.Rand     // the worker's goroutine: what wake-ups answer
@@ -137,9 +138,23 @@ const (
 	txEmpty
 )
 
-// FD is none; Close has nothing to do.
-func (s *socket) FD() int      { return -1 }
-func (s *socket) Close() error { return nil }
+// FD is none.
+func (s *socket) FD() int { return -1 }
+
+// Close has the kernel forget all frames that it had of this port.
+func (s *socket) Close() error {
+	forget := func(addr uint64) { s.kernel.held[addr/uint64(s.kernel.config.FrameSize)] = false }
+	for _, addr := range s.spare {
+		forget(addr)
+	}
+	for _, l := range []*line{&s.arriving, &s.sending} {
+		for ; l.len() > 0; l.pop() {
+			forget(l.items[l.first].addr)
+		}
+	}
+	s.closed = true
+	return nil
+}
 
 // memory makes the four rings of a socket.
 func (s *socket) memory(size int, start uint32) rings.Memory {

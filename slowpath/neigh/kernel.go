@@ -81,29 +81,34 @@ func (v *view) readLinks(h *dumps) error {
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
-	links := map[int]*link{}
+	v.takeLinks(list, addrs)
+	return nil
+}
+
+// takeLinks makes the kernel's links and addresses those of the view.
+func (v *view) takeLinks(list []netlink.Link, addrs []netlink.Addr) {
+	v.links = map[int]*link{}
 	for _, k := range list {
 		a := k.Attrs()
-		l := &link{name: a.Name, index: a.Index, mtu: a.MTU}
+		l := &link{name: a.Name, index: a.Index, mtu: a.MTU, master: a.MasterIndex}
 		copy(l.mac[:], a.HardwareAddr)
 		// Running is administratively up, with a carrier or none to have.
 		l.up = a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_RUNNING != 0
 		if vlan, ok := k.(*netlink.Vlan); ok && a.NetNsID < 0 { // else the parent's index is another namespace's
 			l.parent, l.tag, l.tpid = a.ParentIndex, uint16(vlan.VlanId), uint16(vlan.VlanProtocol)
 		}
-		links[a.Index] = l
+		l.bonding(k)
+		v.links[a.Index] = l
 	}
 	for i := range addrs {
 		a := &addrs[i]
-		l := links[a.LinkIndex]
+		l := v.links[a.LinkIndex]
 		p, ok := prefixOf(a.IPNet)
 		if l == nil || !ok || a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 {
 			continue // nobody may use an address that duplicate detection has not cleared
 		}
 		l.addrs = append(l.addrs, p)
 	}
-	v.links = links
-	return nil
 }
 
 func (v *view) readNeighbors(h *dumps) error {

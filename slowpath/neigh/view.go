@@ -32,6 +32,11 @@ type link struct {
 	mtu    int
 	up     bool
 	addrs  []netip.Prefix
+
+	bond   string // of a bond its mode
+	active int    // of a bond that sends by one member at a time, that one's index
+	master int    // index of what the link is a member of; 0: nothing
+	sends  bool   // of a bond's member: the bond may send by it
 }
 
 // route is a route of the main table.
@@ -203,9 +208,12 @@ func (v *view) ways(b *nexthop.Builder, p *places) (errs []error) {
 }
 
 // onWire says how packets of a link look on the wire: by which port they leave, with
-// which tags.
+// which tags, by which members.
 func (v *view) onWire(l *link, p *places) nexthop.Interface {
-	i := nexthop.Interface{Name: l.name, Index: l.index, Port: -1, MAC: l.mac, MTU: l.mtu, Up: l.up, Addrs: l.addrs}
+	i := nexthop.Interface{
+		Name: l.name, Index: l.index, Port: -1, MAC: l.mac, MTU: l.mtu, Up: l.up, Addrs: l.addrs,
+		Bond: l.bond, Members: v.members(l),
+	}
 	var tags, tpids []uint16 // inner first
 	for at := l; at != nil && len(tags) <= len(i.VLAN); at = v.links[at.parent] {
 		if port := p.port(at.name); port >= 0 {

@@ -45,10 +45,14 @@ func TestMain(m *testing.M) {
 }
 
 // plain and raced build the command, once each; raced has the race detector,
-// and the checks of pointer arithmetic that come with it.
+// and the checks of pointer arithmetic that come with it. In bridged a bridge stands
+// for a bond, which not every kernel has, and each frame's owner is checked.
 var (
-	plain = sync.OnceValues(func() (string, error) { return build("sluice") })
-	raced = sync.OnceValues(func() (string, error) { return build("sluice-race", "-race") })
+	plain   = sync.OnceValues(func() (string, error) { return build("sluice") })
+	raced   = sync.OnceValues(func() (string, error) { return build("sluice-race", "-race") })
+	bridged = sync.OnceValues(func() (string, error) {
+		return build("sluice-bridged", "-race", "-tags", "bridgebond frameowner")
+	})
 )
 
 func build(name string, flags ...string) (string, error) {
