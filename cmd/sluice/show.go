@@ -270,11 +270,30 @@ func newStats() *cobra.Command {
 
 func statsTable(w io.Writer, s *control.AllStats) {
 	totalsTable(w, &s.Totals.Received, s.Totals.Transmitted, s.Totals.Passed, s.Totals.Held, s.Totals.Dropped)
+	slowPathTable(w, &s.SlowPath)
 	fmt.Fprintln(w, "\nSERVICE\tCONNS\tIN PKTS\tOUT PKTS\tIN BYTES\tOUT BYTES")
 	fmt.Fprintf(w, "all\t%s\n", statsCells(s.Sum))
 	for _, svc := range s.Services {
 		fmt.Fprintf(w, "%s\t%s\n", serviceTitle(&svc), statsCells(svc.Stats))
 	}
+}
+
+// slowPathTable shows what happened on the slow path; nothing if nothing did.
+func slowPathTable(w io.Writer, s *control.SlowPath) {
+	if len(s.Packets)+len(s.Refused)+len(s.Errors) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nSLOW PATH\t\tPACKETS")
+	rows := func(prefix string, sums map[string]map[string]uint64) {
+		for _, of := range slices.Sorted(maps.Keys(sums)) {
+			for _, what := range slices.Sorted(maps.Keys(sums[of])) {
+				fmt.Fprintf(w, "%s\t%s\t%d\n", prefix+of, what, sums[of][what])
+			}
+		}
+	}
+	rows("", s.Packets)
+	rows("refused ", s.Refused)
+	rows("", map[string]map[string]uint64{"ICMP of its own": s.Errors})
 }
 
 func newReload() *cobra.Command {
