@@ -11,6 +11,7 @@ type Removed struct {
 	Service ServiceKey
 	Real    RealKey
 	Forward Forward
+	Tunnel  Tunnel
 }
 
 // Removed returns the servers whose connections may still be alive (K-DST-8):
@@ -22,7 +23,7 @@ func (d *Director) Removed() []Removed {
 	trash := slices.SortedFunc(maps.Values(d.trash), func(a, b *server) int { return cmp.Compare(a.id, b.id) })
 	out := make([]Removed, len(trash))
 	for i, r := range trash {
-		out[i] = Removed{r.identity.service, r.identity.real, r.spec.Forward}
+		out[i] = Removed{r.identity.service, r.identity.real, r.spec.Forward, r.spec.Tunnel}
 	}
 	return out
 }

@@ -33,7 +33,7 @@ func TestTrash(t *testing.T) {
 	if d.Current() != s {
 		t.Error("a server with a connection was freed")
 	}
-	if got := d.Removed(); !slices.Equal(got, []Removed{{www, key, NAT}}) {
+	if got := d.Removed(); !slices.Equal(got, []Removed{{www, key, NAT, Tunnel{}}}) {
 		t.Errorf("trash %v", got)
 	}
 

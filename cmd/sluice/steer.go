@@ -23,12 +23,18 @@ func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule
 			}
 		}
 	}
-	real := func(of *lb.ServiceKey, k lb.RealKey, forward lb.Forward) {
-		for _, proto := range spoken(of) {
-			w.Reals = append(w.Reals, xdpprog.RealKey{Proto: proto, Addr: flow.FromNetip(k.Addr), Port: replyPort(of.Port, k.Port), NAT: forward == lb.NAT})
-		}
-		if keysIPsec(of) && forward == lb.NAT {
-			w.IPsec = append(w.IPsec, flow.FromNetip(k.Addr))
+	real := func(of *lb.ServiceKey, k lb.RealKey, forward lb.Forward, tunnel lb.Tunnel) {
+		addr := flow.FromNetip(k.Addr)
+		switch forward {
+		case lb.TUN:
+			w.Tunnels = append(w.Tunnels, xdpprog.TunnelKey{Addr: addr, Port: tunnel.Port})
+		case lb.NAT:
+			for _, proto := range spoken(of) {
+				w.Reals = append(w.Reals, xdpprog.RealKey{Proto: proto, Addr: addr, Port: replyPort(of.Port, k.Port)})
+			}
+			if keysIPsec(of) {
+				w.IPsec = append(w.IPsec, addr)
+			}
 		}
 	}
 	for i := range services {
@@ -38,13 +44,13 @@ func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule
 			w.Echo = append(w.Echo, a)
 		}
 		for _, r := range s.Servers {
-			real(&s.Key, r.Key, r.Forward)
+			real(&s.Key, r.Key, r.Forward, r.Tunnel)
 		}
 	}
 	for i := range removed {
 		r := &removed[i]
 		service(&r.Service)
-		real(&r.Service, r.Real, r.Forward)
+		real(&r.Service, r.Real, r.Forward, r.Tunnel)
 	}
 	for i, m := range marks {
 		rule := xdpprog.MarkRule{Proto: m.Proto, Source: m.Source, Destination: m.Destination, PortLow: m.PortLow, PortHigh: m.PortHigh}

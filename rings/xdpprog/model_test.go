@@ -118,7 +118,7 @@ func (p *modelPacket) skipExtensions() bool {
 func (p *modelPacket) served() bool { return p.proto == -1 || served(uint8(p.proto)) }
 
 func (p *modelPacket) decide(w *Want) Reason {
-	toVIP, fromNAT := w.isVIP(p.dst), w.isReal(p.src, true)
+	toVIP, fromNAT := w.isVIP(p.dst), w.isNAT(p.src)
 	switch {
 	case p.proto == unix.IPPROTO_AH || p.proto == unix.IPPROTO_ESP:
 		for _, a := range w.IPsec {
@@ -146,7 +146,7 @@ func (p *modelPacket) decide(w *Want) Reason {
 		}
 	}
 	for _, r := range w.Reals {
-		if r.NAT && r.Addr == p.src && int(r.Proto) == p.proto && (int(r.Port) == from || r.Port == 0) {
+		if r.Addr == p.src && int(r.Proto) == p.proto && (int(r.Port) == from || r.Port == 0) {
 			return NATReply
 		}
 	}
@@ -193,15 +193,18 @@ func (p *modelPacket) decideICMP(w *Want, toVIP bool) Reason {
 	if p.v6 && (modelExtension(q.proto) || q.proto == unix.IPPROTO_FRAGMENT) {
 		q.proto, q.portless = -1, true
 	}
-	if w.isVIP(q.src) || w.isReal(q.dst, false) {
+	if w.isVIP(q.src) {
 		return ICMPError
 	}
-	port := -1
-	if !q.portless {
+	port, dport := -1, -1
+	if q.served() && !q.portless {
 		if len(q.body) < 4 {
 			return Other
 		}
-		port = int(binary.BigEndian.Uint16(q.body))
+		port, dport = int(binary.BigEndian.Uint16(q.body)), int(binary.BigEndian.Uint16(q.body[2:]))
+	}
+	if w.sent(&q, dport) {
+		return ICMPError
 	}
 	if q.served() && w.marks(q.dst, q.src, q.proto, port) {
 		return ICMPError
@@ -218,9 +221,26 @@ func (w *Want) isVIP(a Addr) bool {
 	return false
 }
 
-func (w *Want) isReal(a Addr, onlyNAT bool) bool {
+func (w *Want) isNAT(a Addr) bool {
+	return slices.ContainsFunc(w.Reals, func(r RealKey) bool { return r.Addr == a })
+}
+
+// sent is whether a quoted packet went to a real server, dport -1 if that is not
+// known.
+func (w *Want) sent(q *modelPacket, dport int) bool {
+	for _, t := range w.Tunnels {
+		switch {
+		case t.Addr != q.dst:
+		case q.proto == unix.IPPROTO_IPIP || q.proto == unix.IPPROTO_IPV6 || q.proto == unix.IPPROTO_GRE,
+			q.served() && dport == -1, q.proto == unix.IPPROTO_UDP && t.Port != 0 && int(t.Port) == dport:
+			return true
+		}
+	}
 	for _, r := range w.Reals {
-		if r.Addr == a && (r.NAT || !onlyNAT) {
+		switch {
+		case r.Addr != q.dst:
+		case (q.proto == unix.IPPROTO_AH || q.proto == unix.IPPROTO_ESP) && slices.Contains(w.IPsec, r.Addr),
+			q.served() && dport == -1, q.proto == int(r.Proto) && (int(r.Port) == dport || r.Port == 0):
 			return true
 		}
 	}

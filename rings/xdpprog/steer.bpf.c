@@ -45,7 +45,7 @@ enum reason {
 enum address_flag {
 	VIP = 1,      // a service has it
 	VIP_ANY = 2,  // a service with port 0 has it
-	REAL = 4,     // a real server has it, by any forwarding method
+	TUNNEL = 4,   // a TUN real server has it
 	NAT = 8,      // a NAT real server has it
 	NAT_ANY = 16, // a NAT real server with port 0 has it
 	IPSEC = 32,   // its AH and ESP packets are wanted too
@@ -56,6 +56,7 @@ enum address_flag {
 enum endpoint_flag {
 	SERVICE = 1,
 	NAT_REAL = 2,
+	GUE_REAL = 4, // of UDP, where GUE packets go
 };
 
 // A packet matches a mark rule if its destination, source, interface, protocol
@@ -251,6 +252,29 @@ static __noinline int is_marked(const struct flow *f, __u32 ifindex)
 	return 0;
 }
 
+// is_about_real reports whether the packet that an ICMP error quotes was sent to
+// a real server by the director: to the server of a connection, translated, or
+// in a tunnel. What the host itself sends to a server's other ports is not. The
+// ports of f are read, unless it is portless.
+static __always_inline int is_about_real(const struct flow *f)
+{
+	__u32 to = address(&f->dst);
+
+	switch (f->proto) {
+	case IPPROTO_IPIP:
+	case IPPROTO_IPV6:
+	case IPPROTO_GRE:
+		return to & TUNNEL;
+	case IPPROTO_AH:
+	case IPPROTO_ESP:
+		return to & NAT && to & IPSEC;
+	}
+	if (!(to & (NAT | TUNNEL)) || !may_be_served(f))
+		return 0;
+	return f->portless ||
+	       is_endpoint(&f->dst, f->dport, f->proto, NAT_REAL | GUE_REAL, to & NAT_ANY);
+}
+
 // icmp decides on an ICMP packet: kernel rows K-ICMP-1 to K-ICMP-6.
 // to is what the outer destination is. The quoted packet went the other way,
 // so for the mark rules it is turned round.
@@ -280,11 +304,13 @@ static __always_inline enum reason icmp(struct xdp_md *ctx, struct cursor *c,
 	} else if (open4(c, f, 0)) {
 		return PASS_OTHER;
 	}
-	if (address(&f->src) & VIP || address(&f->dst) & REAL)
+	if (address(&f->src) & VIP)
+		return HIT_ICMP;
+	if (may_be_served(f) && !f->portless && read_ports(c, f))
+		return PASS_OTHER;
+	if (is_about_real(f))
 		return HIT_ICMP;
 	if (!may_be_served(f))
-		return PASS_OTHER;
-	if (!f->portless && read_ports(c, f))
 		return PASS_OTHER;
 	request.src = f->dst;
 	request.dst = f->src;

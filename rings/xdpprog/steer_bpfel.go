@@ -23,7 +23,7 @@ type steerAddressFlag uint32
 const (
 	steerAddressFlagVIP     steerAddressFlag = 1
 	steerAddressFlagVIP_ANY steerAddressFlag = 2
-	steerAddressFlagREAL    steerAddressFlag = 4
+	steerAddressFlagTUNNEL  steerAddressFlag = 4
 	steerAddressFlagNAT     steerAddressFlag = 8
 	steerAddressFlagNAT_ANY steerAddressFlag = 16
 	steerAddressFlagIPSEC   steerAddressFlag = 32
@@ -48,6 +48,7 @@ type steerEndpointFlag uint32
 const (
 	steerEndpointFlagSERVICE  steerEndpointFlag = 1
 	steerEndpointFlagNAT_REAL steerEndpointFlag = 2
+	steerEndpointFlagGUE_REAL steerEndpointFlag = 4
 )
 
 type steerMarkNet struct {

@@ -32,7 +32,7 @@ const (
 	natRIP        = "10.0.1.11" // tcp/8080
 	natRIP6       = "fd00::11"  // tcp/8443
 	natAnyRIP     = "10.0.1.20" // every tcp port
-	tunRIP        = "10.0.1.12" // tcp/80
+	tunRIP        = "10.0.1.12" // by GUE to port 6080, and by others
 	tunRIP6       = "fd00::12"
 	marked        = "198.51.100.7" // tcp/80-443 from 172.16.0.0/12
 	marked6       = "2001:db8:7::7"
@@ -56,12 +56,11 @@ func steered() Want {
 			{tcp, addr(echoVIP6), 80},
 		},
 		Reals: []RealKey{
-			{tcp, addr(natRIP), 8080, true},
-			{tcp, addr(natRIP6), 8443, true},
-			{tcp, addr(natAnyRIP), 0, true},
-			{tcp, addr(tunRIP), 80, false},
-			{tcp, addr(tunRIP6), 80, false},
+			{tcp, addr(natRIP), 8080},
+			{tcp, addr(natRIP6), 8443},
+			{tcp, addr(natAnyRIP), 0},
 		},
+		Tunnels: []TunnelKey{{addr(tunRIP), 6080}, {addr(tunRIP), 0}, {addr(tunRIP6), 0}},
 		Marks: []MarkRule{
 			{Proto: tcp, Source: netip.MustParsePrefix("172.16.0.0/12"), Destination: netip.MustParsePrefix("198.51.100.0/24"), PortLow: 80, PortHigh: 443},
 			{Destination: netip.MustParsePrefix("2001:db8:7::/48")},
@@ -178,6 +177,20 @@ var packets = []struct {
 	{"about our IPIP packet", eth4(ip4(icmp4, another, host, icmp(3, ip4(unix.IPPROTO_IPIP, host, tunRIP, ip4(tcp, cip, vip, ports(40000, 80)))))), ICMPError},
 	{"about our GUE packet", eth4(ip4(icmp4, another, host, icmp(3, ip4(udp, host, tunRIP, ports(50000, 6080))))), ICMPError},
 	{"about our GRE packet", eth4(ip4(icmp4, another, host, icmp(3, ip4(unix.IPPROTO_GRE, host, tunRIP, []byte{0, 0, 8, 0})))), ICMPError},
+	{"about our 6in4 packet", eth4(ip4(icmp4, another, host, icmp(3, ip4(unix.IPPROTO_IPV6, host, tunRIP, nil)))), ICMPError},
+	{"about a later fragment of our tunnel's packet", eth4(ip4(icmp4, another, host, icmp(3, ip4(udp, host, tunRIP, make([]byte, 8), laterFragment)))), ICMPError},
+	{"about the host's DNS at a TUN server", eth4(ip4(icmp4, another, host, icmp(3, ip4(udp, host, tunRIP, ports(50000, 53))))), Other},
+	{"about the host's ssh to a TUN server", eth4(ip4(icmp4, another, host, icmp(3, ip4(tcp, host, tunRIP, ports(50000, 22))))), Other},
+	{"about the host's TCP to GUE's port", eth4(ip4(icmp4, another, host, icmp(3, ip4(tcp, host, tunRIP, ports(50000, 6080))))), Other},
+	{"about the host's ping to a TUN server", eth4(ip4(icmp4, another, host, icmp(3, ip4(icmp4, host, tunRIP, icmp(8, nil))))), Other},
+	{"about a tunnel of the host's, to another", eth4(ip4(icmp4, another, host, icmp(3, ip4(unix.IPPROTO_IPIP, host, another, nil)))), Other},
+	{"about a tunnel of the host's to a NAT server", eth4(ip4(icmp4, another, host, icmp(3, ip4(unix.IPPROTO_GRE, host, natRIP, nil)))), Other},
+	{"about the host's ssh to a NAT server", eth4(ip4(icmp4, another, host, icmp(3, ip4(tcp, host, natRIP, ports(50000, 22))))), Other},
+	{"about UDP to a NAT server's port", eth4(ip4(icmp4, another, host, icmp(3, ip4(udp, host, natRIP, ports(50000, 8080))))), Other},
+	{"about a NAT server of every port", eth4(ip4(icmp4, another, cip, icmp(3, ip4(tcp, cip, natAnyRIP, ports(40000, 31337))))), ICMPError},
+	{"about ESP to a NAT server of IPsec", eth4(ip4(icmp4, another, cip, icmp(3, ip4(unix.IPPROTO_ESP, cip, natAnyRIP, make([]byte, 8))))), ICMPError},
+	{"about ESP to another", eth4(ip4(icmp4, another, cip, icmp(3, ip4(unix.IPPROTO_ESP, cip, natRIP, make([]byte, 8))))), Other},
+	{"about a packet to a NAT server, without ports", eth4(ip4(icmp4, another, cip, icmp(3, ip4(tcp, cip, natRIP, nil)))), Other},
 	{"about the host's own packet", eth4(ip4(icmp4, another, host, icmp(3, ip4(udp, host, another, ports(50000, 53))))), Other},
 	{"a quote cut short", eth4(ip4(icmp4, another, host, icmp(3, ip4(tcp, vip, cip, nil)[:19]))), Other},
 	{"a quote of another version", eth4(ip4(icmp4, another, host, icmp(3, ip6(tcp, vip6, cip6, ports(443, 1))))), Other},

@@ -75,7 +75,7 @@ func farm(first, n int) (w Want) {
 		w.Services = append(w.Services, ServiceKey{tcp, a, 80})
 		for r := range 10 {
 			a := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 10<<24|uint32(10*i+r)))).As16()
-			w.Reals = append(w.Reals, RealKey{tcp, a, 8080, true})
+			w.Reals = append(w.Reals, RealKey{tcp, a, 8080})
 		}
 	}
 	return w
@@ -108,9 +108,16 @@ func TestUpdateRandom(t *testing.T) {
 			}
 		}
 		for _, x := range all.Reals {
-			x.NAT = x.NAT && pick() // a server may change its forwarding method
 			if pick() {
 				w.Reals = append(w.Reals, x)
+			}
+			if pick() { // a server may change its forwarding method
+				w.Tunnels = append(w.Tunnels, TunnelKey{x.Addr, uint16(rng.IntN(2)) * 6080})
+			}
+		}
+		for _, x := range all.Tunnels {
+			if pick() {
+				w.Tunnels = append(w.Tunnels, x)
 			}
 		}
 		for _, x := range all.Marks {
@@ -119,7 +126,7 @@ func TestUpdateRandom(t *testing.T) {
 			}
 		}
 		for _, x := range all.IPsec {
-			if pick() && (w.isVIP(x) || w.isReal(x, false)) {
+			if pick() && (w.isVIP(x) || w.isNAT(x)) {
 				w.IPsec = append(w.IPsec, x)
 			}
 		}
@@ -145,9 +152,9 @@ func TestUpdateHasNoGap(t *testing.T) {
 	giveSocket(t, a, 0)
 	other := farm(0, 50)
 	other.Services = append(other.Services, ServiceKey{tcp, addr(vip), 80})
-	other.Reals = append(other.Reals, RealKey{tcp, addr(natRIP), 0, true}) // was port 8080
+	other.Reals = append(other.Reals, RealKey{tcp, addr(natRIP), 0}) // was port 8080
 	// Here by a mark, there by a service; and a NAT server's address in both.
-	server := RealKey{tcp, addr(marked), 80, true}
+	server := RealKey{tcp, addr(marked), 80}
 	base.Reals, other.Reals = append(base.Reals, server), append(other.Reals, server)
 	other.Services = append(other.Services, ServiceKey{tcp, addr(marked), 80})
 	frames := [][]byte{
@@ -200,7 +207,7 @@ func TestUpdateRefuses(t *testing.T) {
 	}{
 		{"a rule more than the program takes", Want{Marks: rules(1025)}, ErrTooManyMarks, "1025, the XDP program takes 1024"},
 		{"an entry more than the tables hold", Want{Reals: farm(0, 3).Reals[:21]}, ErrTooManyEntries, "21 entries, the XDP tables hold 20"},
-		{"a real server without ports", Want{Reals: []RealKey{{0, addr(natRIP), 80, false}}}, ErrInvalid, "real server 10.0.1.11 port 80: protocol 0"},
+		{"a real server without ports", Want{Reals: []RealKey{{0, addr(natRIP), 80}}}, ErrInvalid, "real server 10.0.1.11 port 80: protocol 0"},
 		{"a service without ports", Want{Services: []ServiceKey{{1, addr(vip), 80}}}, ErrInvalid, "service 203.0.113.10 port 80: protocol 1"},
 		{"a rule without ports", Want{Marks: []MarkRule{{}, {Proto: 1}}}, ErrInvalid, "mark rule 2: protocol 1"},
 		{"ports the wrong way round", Want{Marks: []MarkRule{{PortLow: 2, PortHigh: 1}}}, ErrInvalid, "ports 2 to 1"},

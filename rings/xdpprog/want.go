@@ -27,13 +27,19 @@ type ServiceKey struct {
 	Port  uint16 // host order; 0: every port
 }
 
-// RealKey is a real server. ICMP errors about packets to its address are
-// redirected and, if NAT, packets from it.
+// RealKey is a NAT real server. Packets from it are redirected, and ICMP errors
+// about packets to it.
 type RealKey struct {
 	Proto uint8 // TCP, UDP or SCTP
 	Addr  Addr
 	Port  uint16 // host order; 0: every port
-	NAT   bool   // its replies need translation
+}
+
+// TunnelKey is a TUN real server. ICMP errors about packets in a tunnel to it are
+// redirected: of IP in IP, GRE, and UDP to the port.
+type TunnelKey struct {
+	Addr Addr
+	Port uint16 // of GUE, host order; 0: it has none
 }
 
 // MarkRule redirects the TCP, UDP and SCTP packets that match all its fields.
@@ -50,6 +56,7 @@ type MarkRule struct {
 type Want struct {
 	Services []ServiceKey
 	Reals    []RealKey
+	Tunnels  []TunnelKey
 	Marks    []MarkRule
 	// IPsec lists addresses of services and NAT real servers whose AH and ESP
 	// packets are to be redirected as well (K-PROTO-AH/ESP); others' pass.
@@ -67,7 +74,7 @@ type compiled struct {
 }
 
 func (w *Want) compile(maxEntries int) (*compiled, error) {
-	n := len(w.Services) + len(w.Reals)
+	n := len(w.Services) + len(w.Reals) + len(w.Tunnels)
 	c := &compiled{make(map[steerEndpoint]steerEndpointFlag, n), make(map[steerAddr]steerAddressFlag, n), w.Marks}
 	for _, s := range w.Services {
 		if !served(s.Proto) {
@@ -84,15 +91,18 @@ func (w *Want) compile(maxEntries int) (*compiled, error) {
 		if !served(r.Proto) {
 			return nil, fmt.Errorf("real server %s port %d: protocol %d has no ports: %w", netip.AddrFrom16(r.Addr).Unmap(), r.Port, r.Proto, ErrInvalid)
 		}
-		flags := steerAddressFlagREAL
-		if r.NAT {
-			c.endpoints[endpoint(r.Proto, r.Addr, r.Port)] |= steerEndpointFlagNAT_REAL
-			flags |= steerAddressFlagNAT
-			if r.Port == 0 {
-				flags |= steerAddressFlagNAT_ANY
-			}
+		c.endpoints[endpoint(r.Proto, r.Addr, r.Port)] |= steerEndpointFlagNAT_REAL
+		flags := steerAddressFlagNAT
+		if r.Port == 0 {
+			flags |= steerAddressFlagNAT_ANY
 		}
 		c.addresses[words(r.Addr)] |= flags
+	}
+	for _, t := range w.Tunnels {
+		c.addresses[words(t.Addr)] |= steerAddressFlagTUNNEL
+		if t.Port != 0 {
+			c.endpoints[endpoint(unix.IPPROTO_UDP, t.Addr, t.Port)] |= steerEndpointFlagGUE_REAL
+		}
 	}
 	for _, a := range w.IPsec {
 		if _, ok := c.addresses[words(a)]; !ok {
