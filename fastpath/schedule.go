@@ -84,7 +84,7 @@ func (p *Pipeline) service(k *Packet, in *packet.Info) *lb.Service {
 // refused says whether a packet without a connection is a NAT server's that
 // nat_icmp_send answers (K-PATH-4); not one that ends a connection, nor IPsec.
 func (p *Pipeline) refused(in *packet.Info) bool {
-	ends := in.Proto == packet.ProtoTCP && in.TCPFlags&packet.RST != 0 || in.Proto == packet.ProtoSCTP && in.Event == flow.EventAbort
+	ends := in.Proto == packet.ProtoTCP && in.TCPFlags&packet.RST != 0 || in.Flags&packet.FlagAbort != 0
 	return p.snap.Sysctl.NATICMPSend != 0 && !ends && in.FlowProto() == in.Proto && p.snap.IsNATReal(in.Proto, &in.Src, in.SrcPort)
 }
 
@@ -126,7 +126,7 @@ func (p *Pipeline) opening(in *packet.Info) bool {
 	case packet.ProtoTCP:
 		return in.TCPFlags&packet.RST == 0 && (in.TCPFlags&packet.SYN != 0 || p.snap.Sysctl.SloppyTCP != 0)
 	case packet.ProtoSCTP:
-		return in.Event == flow.EventInit || in.Event != flow.EventAbort && p.snap.Sysctl.SloppySCTP != 0
+		return in.Event == flow.EventInit || in.Flags&packet.FlagAbort == 0 && p.snap.Sysctl.SloppySCTP != 0
 	}
 	return true
 }

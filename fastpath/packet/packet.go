@@ -49,6 +49,7 @@ const (
 	FlagDF                         // IPv4: don't fragment
 	FlagOptions                    // IPv4 options or IPv6 extension headers are present
 	FlagGroup                      // destination MAC is multicast or broadcast
+	FlagAbort                      // SCTP: the first chunk is ABORT; Event may be that of a later one
 )
 
 // Result says what Parse made of a frame. Up to OtherProto the frame is well

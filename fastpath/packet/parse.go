@@ -191,7 +191,9 @@ func transport(frame []byte, l4, end int, in *Info) Result {
 			return Truncated
 		}
 		in.SrcPort, in.DstPort = be.Uint16(t), be.Uint16(t[2:])
-		in.Event = sctpEvent(t[SCTPLen:])
+		if in.Event = sctpEvent(t[SCTPLen:]); sctpEvents[t[SCTPLen]] == flow.EventAbort {
+			in.Flags |= FlagAbort
+		}
 		return Parsed
 	case ProtoICMP, ProtoICMPv6:
 		return icmp(t, in)

@@ -296,6 +296,9 @@ func TestSCTPEvents(t *testing.T) {
 		if r := packet.Parse(ip4.SCTP(1, 2, tt.chunks...).Bytes(), &in); r != packet.Parsed || in.Event != tt.want {
 			t.Errorf("chunks %v: %v, event %d, want %d", tt.chunks, r, in.Event, tt.want)
 		}
+		if got, want := in.Flags&packet.FlagAbort != 0, tt.chunks[0] == 6; got != want {
+			t.Errorf("chunks %v: the first is ABORT: %v, want %v", tt.chunks, got, want)
+		}
 	}
 	// The next chunk begins at a multiple of 4, within the packet.
 	for _, tt := range []struct {

@@ -36,7 +36,6 @@ import shrink  # noqa: E402
 import translate  # noqa: E402
 
 TRIES = 2              # of a case that the kernel could not play
-BUDGET = 400           # questions for making one case small
 
 
 class KernelGone(Exception):
@@ -115,7 +114,8 @@ def sort_of(description):
 class Test:
     """The questions, and those who answer them."""
 
-    def __init__(self, sluice, kernel, jobs, frames_only=False, keep=None, timeout=golden.TIMEOUT):
+    def __init__(self, sluice, kernel, jobs, frames_only=False, keep=None, timeout=golden.TIMEOUT, questions=400):
+        self.questions = questions  # for making one case small
         self.sluice, self.frames_only, self.keep, self.timeout = sluice, frames_only, keep, timeout
         self.folder = tempfile.mkdtemp(prefix="differential-")
         self.serial, self.lock = 0, threading.Lock()
@@ -192,7 +192,7 @@ class Test:
                 return False
             best = v
             return True
-        _, asked = shrink.shrink(verdict.case, shows, BUDGET)
+        _, asked = shrink.shrink(verdict.case, shows, self.questions)
         return best, asked
 
 
@@ -281,7 +281,7 @@ def run(a):
           (f", without {' '.join(sorted(a.without))}" if a.without else "") +
           (", frames only" if a.frames_only else "") + f", {a.jobs} at once", flush=True)
     progress = Progress(len(cases))
-    with Test(shlex.split(a.sluice), shlex.split(a.kernel), a.jobs, a.frames_only, a.keep) as test:
+    with Test(shlex.split(a.sluice), shlex.split(a.kernel), a.jobs, a.frames_only, a.keep, questions=a.questions) as test:
         verdicts = []
         jobs = [test.pool.submit(test.examine, c) for c in cases]
         for j in jobs:
@@ -324,6 +324,7 @@ def main():
     ap.add_argument("--frames-only", action="store_true", help="compare no tables and no state")
     ap.add_argument("--jobs", type=positive, default=os.cpu_count(), metavar="N", help="guests at once")
     ap.add_argument("--shrink", type=int, default=4, metavar="N", help="kinds of difference to make small; 0: none")
+    ap.add_argument("--questions", type=positive, default=400, metavar="N", help="for making one of them small")
     ap.add_argument("--found", default=os.path.join(HERE, "testdata", "found"), metavar="DIR", help="where to write them")
     ap.add_argument("--keep", metavar="DIR", help="keep the files of each replay in DIR/CASE/")
     ap.add_argument("--kernel", default=shlex.join([os.path.join(HERE, "oracle.py"), "serve"]), metavar="COMMAND",

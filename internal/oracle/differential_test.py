@@ -230,10 +230,10 @@ class Judging(unittest.TestCase):
 
     def test_makes_a_planted_fault_small(self):
         with ToyTest(planted) as t:
-            cases = (randcases.random_case("p", i) for i in range(1000))
+            cases = (randcases.random_case("r", i) for i in range(1000))
             v = next(v for v in map(t.examine, cases) if v.verdict == "FAIL")
             small, asked = t.make_small(v)
-            self.assertLessEqual(asked, differential.BUDGET)
+            self.assertLessEqual(asked, 400)
             self.assertEqual(small.verdict, "FAIL")
             case = small.case
             self.assertEqual([s["pkt"]["proto"] for s in case["steps"]], ["udp", "tcp"], case["steps"])
@@ -292,7 +292,7 @@ class Command(unittest.TestCase):
 
     def test_difference(self):
         spoiled = FAKE + ["--mutate", "missing-frame"]
-        status, out, found = self.run_it("--count", "2", "--shrink", "1", "--without", "edits", sluice=spoiled)
+        status, out, found = self.run_it("--count", "2", "--shrink", "1", "--questions", "20", sluice=spoiled)
         self.assertEqual((status, len(found)), (1, 1), out)
         self.assertRegex(out, r"(?m)^all +2 +2$")
         for sluice, want in ((spoiled, 1), (FAKE, 0)):  # what was found shows it to the checker
