@@ -13,6 +13,7 @@ import (
 // tunnelRig is a rig whose one server is reached by a tunnel, of IPv6 outside or
 // inside it, with the beginning of the client's packets.
 func tunnelRig(t testing.TB, tunnel lb.Tunnel, outer6, inner6 bool) (*rig, packettest.Packet) {
+	t.Helper()
 	to, server, request := vip, "10.0.2.11", fromClient().IP4(client, vip).DF()
 	if inner6 {
 		to, request = vip6, fromClient().IP6(client6, vip6)

@@ -10,7 +10,7 @@ import (
 )
 
 func TestSetSysctl(t *testing.T) {
-	const any = "a number -2147483648..2147483647"
+	const whole = "a number -2147483648..2147483647"
 	for _, row := range []struct {
 		name, value string
 		want        string // of the error
@@ -25,9 +25,9 @@ func TestSetSysctl(t *testing.T) {
 		{"sync_threshold", "50", "[50, 50]: the threshold reaches the period, want a smaller one (or period 0)", nil},
 		{"sync_threshold", "", "0 elements, want 2", nil},
 		{"drop_packet", "4", "4 is out of range, want 0..3", nil},
-		{"sloppy_tcp", "many", `text "many", want ` + any, nil},
-		{"sloppy_tcp", "", "no value, want " + any, nil},
-		{"sloppy_tcp", "1 2", `text "1 2", want ` + any, nil},
+		{"sloppy_tcp", "many", `text "many", want ` + whole, nil},
+		{"sloppy_tcp", "", "no value, want " + whole, nil},
+		{"sloppy_tcp", "1 2", `text "1 2", want ` + whole, nil},
 		{"no_such_thing", "1", "no such tunable", nil},
 		{"a: {b", "1", "no such tunable", nil},
 		{"sloppy_tcp", "1}\nnode: {x", `"1}" is no number`, nil},

@@ -253,7 +253,7 @@ func TestSetTunables(t *testing.T) {
 		n := &node{tunables: lb.DefaultSysctl()}
 		s := &Server{Node: n, Log: slog.New(slog.DiscardHandler)}
 		w := httptest.NewRecorder()
-		s.all().ServeHTTP(w, httptest.NewRequest("POST", "/v1/sysctl", strings.NewReader(row.body)))
+		s.all().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/sysctl", strings.NewReader(row.body)))
 		got := n.tunables
 		text := fmt.Sprint(got.DropEntry, got.SyncThreshold, got.SecureTCP, got.AMemThresh)
 		if w.Code == 400 && got == lb.DefaultSysctl() {
