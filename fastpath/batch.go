@@ -20,19 +20,23 @@ type Packet struct {
 	Out           uint16      // port by which it leaves, when the verdict is Forward
 	Port          uint16      // port it came in by
 	Owner         uint16      // worker that owns it, when the verdict is Handoff
-	MTU           uint16      // that would fit, when the verdict is DropTooBig, or DropTunnelError about that
+	MTU           uint16      // that would fit, when the verdict is DropTooBig, or DropTunnelError about that; of the way out, when it is Split
 	Verdict       Verdict
+	Parts         uint16       // frames received that it stands for; more than 1: fragments
+	Largest       uint32       // of a datagram that was put together: its longest fragment, in bytes of IP; 0: it came in one frame
+	Split         bool         // it is to leave in fragments (K-FWD-MTU)
 	Handed        bool         // it came from another worker: never handed on
 	Own           bool         // the host's own stack sent it: an answer of a server that is the director itself (K-FWD-LOCAL)
 	Reply         bool         // it travels from server to client
 	Hop           *nexthop.Hop // next hop
-	Held                       // what the slow path is told when the verdict is Hold
+	Held                       // what the slow path is told when the verdict is Hold or Split
 	conn          conn.ID      // its connection; 0: none
 	real          uint32       // its server
 	once          bool         // its connection is of this packet alone, in Batch.once (K-CONN-8)
 }
 
-// Held describes a packet that waits for its next hop's MAC address.
+// Held describes a packet that the slow path sends, once its next hop's MAC address
+// is known.
 type Held struct {
 	Target      flow.Addr // what its next hop was looked up for: the real server, or the client
 	Flow        uint64    // by which its next hop is chosen of several
@@ -66,6 +70,7 @@ func (b *Batch) Next() *Packet {
 	p := &b.Pkts[b.N]
 	b.N++
 	p.Verdict, p.Handed, p.Own, p.Reply = Forward, false, false, false
+	p.Parts, p.Largest, p.Split = 1, 0, false
 	p.conn, p.real, p.once, p.Hop = 0, 0, false, nil
 	return p
 }

@@ -48,7 +48,7 @@ func (p *Pipeline) toServer(k *Packet, quoted *packet.Info, c *conn.Conn) Verdic
 		p.countAnswer(k, v)
 		return v
 	}
-	if k.Hop.State == nexthop.Unresolved {
+	if k.Split || k.Hop.State == nexthop.Unresolved {
 		if k.Held = (Held{Flow: k.Flow, Direct: how == lb.DR}); !k.Direct {
 			k.Virtual, k.VirtualPort = c.Virtual, c.VirtualPort // NAT and a tunnel hide them
 		}
@@ -175,7 +175,7 @@ func (p *Pipeline) onward(k *Packet) Verdict {
 	in := &k.Info
 	k.Reply, k.Held = true, Held{}
 	p.along(k, p.hops.Lookup(&in.Dst), &in.Dst, &conn.Conn{Client: in.Dst, Virtual: in.Src, ClientPort: in.DstPort, VirtualPort: in.SrcPort, Proto: in.Proto})
-	if k.Hop.State == nexthop.Reachable || k.Hop.State == nexthop.Unresolved {
+	if k.Split, k.MTU = k.Largest != 0, k.Hop.MTU; k.Hop.State == nexthop.Reachable || k.Hop.State == nexthop.Unresolved {
 		if v := p.out(k, &in.Dst); v != Pass {
 			return v
 		}
@@ -234,22 +234,21 @@ func (p *Pipeline) passable(k *Packet, how lb.Forward, outer6 bool) (v Verdict, 
 	if k.Info.TTL <= 1 {
 		return DropTTL, false
 	}
-	mtu, floor := int(k.Hop.MTU), minMTU4
+	mtu, overhead, floor := int(k.Hop.MTU), 0, minMTU4
 	if outer6 {
 		floor = minMTU6
 	}
+	k.MTU = k.Hop.MTU
 	if how == lb.TUN {
-		if mtu-int(p.realHops[k.real].encap.Overhead) < floor {
+		if overhead = int(p.realHops[k.real].encap.Overhead); mtu-overhead < floor {
 			return DropSmallMTU, false
 		}
-		if mtu = p.inTunnel(mtu, k.real); mtu < floor && k.Info.Family == 6 {
-			if n := k.Info.Len(); n > mtu && n <= floor {
-				return DropNoFragmentation, false // but in the tunnel: IPv6 knows nothing narrower (RFC 2473 section 7.1)
-			}
-			mtu = floor
+		mtu = p.inTunnel(mtu, k.real)
+		if k.MTU = uint16(mtu + overhead); k.Info.Family == 6 {
+			mtu = max(mtu, floor) // below it the tunnel's packets are fragmented: IPv6 knows nothing narrower (RFC 2473 section 7.1)
 		}
 	}
-	return p.fits(k, mtu, how == lb.TUN && p.snap.Sysctl.PMTUDisc == 0)
+	return p.fits(k, mtu, overhead, how == lb.TUN && p.snap.Sysctl.PMTUDisc == 0)
 }
 
 // inTunnel returns what an MTU of the way to a real server, and what was learnt of
@@ -261,15 +260,18 @@ func (p *Pipeline) inTunnel(mtu int, real uint32) int {
 	return mtu - int(p.realHops[real].encap.Overhead)
 }
 
-// fits checks k's datagram against the MTU of its way. free: a tunnel whose
-// outer packet may be fragmented.
-func (p *Pipeline) fits(k *Packet, mtu int, free bool) (v Verdict, ok bool) {
+// fits checks k's datagram against the MTU of its way; of one of IPv6 that came in
+// fragments the longest has to fit. overhead is what a tunnel puts in front; free: its
+// packets may be fragmented.
+func (p *Pipeline) fits(k *Packet, mtu, overhead int, free bool) (v Verdict, ok bool) {
 	in := &k.Info
-	if in.Len() <= mtu {
-		return Forward, true
+	longest := in.Len()
+	k.Split = k.Largest != 0 || longest+overhead > int(k.MTU)
+	if in.Family == 6 && k.Largest != 0 {
+		longest = int(k.Largest)
 	}
-	if in.Family == 4 && (in.Flags&packet.FlagDF == 0 || free || !k.Reply && quotes(k)) {
-		return DropNoFragmentation, false
+	if longest <= mtu || in.Family == 4 && (in.Flags&packet.FlagDF == 0 || free || !k.Reply && quotes(k)) {
+		return Forward, true
 	}
 	k.MTU = uint16(mtu)
 	if !k.Reply {
@@ -291,10 +293,14 @@ func (p *Pipeline) out(k *Packet, dst *flow.Addr) Verdict {
 	if !rewrite.Link(&k.Frame, &k.Info, hop) {
 		return DropHeadroom
 	}
-	k.Out = uint16(iface.Port)
-	if hop.State == nexthop.Unresolved {
-		k.Target = *dst
-		return Hold
+	if k.Out = uint16(iface.Port); !k.Split && hop.State != nexthop.Unresolved {
+		return Forward
 	}
-	return Forward
+	if k.Reply {
+		k.Held = Held{Flow: k.Flow}
+	}
+	if k.Target = *dst; k.Split {
+		return Split
+	}
+	return Hold
 }

@@ -76,9 +76,9 @@ func TestTooBigErrors(t *testing.T) {
 	request := packettest.Eth(serverMAC, backMAC).IP4(client, "10.0.2.11").TCP(1000, 8080, ackFlag).Payload(make([]byte, 1440))
 	r.steps(
 		step{"to the server", in(fromClient().IP4("10.0.1.254", vip).DF().ICMP4(3, 1, 0).Quote(answer, 1300-28)), "10.0.2.11:8080 > 10.0.1.10:1000"},
-		step{"too big", in(fromClient().IP4("10.0.1.254", vip).DF().ICMP4(3, 1, 0).Quote(answer, 1300-27)), "needs_fragmentation"},
+		step{"too big", in(fromClient().IP4("10.0.1.254", vip).DF().ICMP4(3, 1, 0).Quote(answer, 1300-27)), "oversize"},
 		step{"to the client", back(fromServer().IP4("10.0.2.254", client).DF().ICMP4(3, 1, 0).Quote(request, 1400-28)), "10.0.1.10:1000 > 10.0.1.100:80"},
 		step{"too big", back(fromServer().IP4("10.0.2.254", client).DF().ICMP4(3, 1, 0).Quote(request, 1400-27)), "too_big"},
-		step{"too big without DF", back(fromServer().IP4("10.0.2.254", client).ICMP4(3, 1, 0).Quote(request, 1400-27)), "needs_fragmentation"},
+		step{"too big without DF", back(fromServer().IP4("10.0.2.254", client).ICMP4(3, 1, 0).Quote(request, 1400-27)), "oversize"},
 	)
 }

@@ -180,7 +180,7 @@ func (p *Pipeline) Process(b *Batch, now clock.Ticks) {
 		if k.Verdict == Pass && k.Own {
 			k.Verdict = p.onward(k)
 		}
-		p.Counters[k.Verdict]++
+		p.Counters[k.Verdict] += uint64(k.Parts)
 	}
 }
 
@@ -249,12 +249,12 @@ func (p *Pipeline) unparsed(r packet.Result, frame []byte, k *Packet) Verdict {
 	case packet.BadChecksum:
 		return DropIPChecksum
 	}
-	if !p.isOurs(frame, k) {
+	if !p.isOurs(frame, k) || r == packet.Fragment && !p.wanted(frame, k) {
 		return k.Verdict
 	}
 	switch r {
 	case packet.Fragment:
-		return DropFragment
+		return p.gather(k)
 	case packet.ICMP:
 		if p.echo(&k.Info) {
 			return DropEcho
@@ -273,6 +273,17 @@ func (p *Pipeline) unparsed(r packet.Result, frame []byte, k *Packet) Verdict {
 func (p *Pipeline) echo(in *packet.Info) bool {
 	asks := in.Family == 4 && in.Event == packet.ICMPEcho || in.Family == 6 && in.Event == packet.ICMPv6Echo
 	return asks && p.snap.IsVIP(&in.Dst) && !p.hops.IsLocal(&in.Dst)
+}
+
+// gather is the verdict of a fragment, which shows no ports if it is not the first
+// (K-PATH-7). What is not for a service is routed in IPv4 before it is put together.
+func (p *Pipeline) gather(k *Packet) Verdict {
+	in := &k.Info
+	k.Reply = !p.snap.IsVIP(&in.Dst) && (in.Flags&packet.FlagFirst == 0 || p.service(k, in) == nil)
+	if k.Reply && in.Family == 4 && in.TTL <= 1 {
+		return DropTTL
+	}
+	return Gather
 }
 
 // fromClient guesses the side that a packet comes from: where a packet's

@@ -84,7 +84,7 @@ func TestFates(t *testing.T) {
 		{"a server's packet without a connection", back(fromServer().IP4("10.0.2.11", client).TCP(8080, 1000, ackFlag)), "passed"},
 		{"too big with DF through a tunnel", in(tcp("10.0.1.102").DF().Payload(make([]byte, 1441))), "too_big"},
 		{"fits the tunnel", in(tcp("10.0.1.102").DF().Payload(make([]byte, 1440))), "10.0.2.1 > 10.0.2.13"},
-		{"too big without DF", in(tcp("10.0.1.102").Payload(make([]byte, 1441))), "needs_fragmentation"},
+		{"too big without DF", in(tcp("10.0.1.102").Payload(make([]byte, 1441))), "oversize"},
 		{"ICMP error about nobody", in(fromClient().IP4(client, vip).ICMP4(3, 3, 0).Quote(packettest.Eth(clientMAC, frontMAC).IP4(vip, client).TCP(80, 999, 0), 64)), "passed"},
 	} {
 		r := newRig(t, options{}, services...)

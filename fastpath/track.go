@@ -81,7 +81,8 @@ func (p *Pipeline) routed(k *Packet) Verdict {
 	if k.Info.TTL <= 1 {
 		return DropTTL
 	}
-	v, _ := p.fits(k, int(k.Hop.MTU), false)
+	k.MTU = k.Hop.MTU
+	v, _ := p.fits(k, int(k.MTU), 0, false)
 	return v
 }
 

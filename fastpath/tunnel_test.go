@@ -118,8 +118,8 @@ func TestTunnelNarrowForIPv6(t *testing.T) {
 	r.steps(
 		step{"the path takes 1280", back(tooBig(r.sent(), 1280)), "tunnel_error"},
 		step{"more than IPv6's least", of(1281), "too_big"},
-		step{"IPv6's least", of(1280), "needs_fragmentation"},
-		step{"a byte too long for the path", of(1241), "needs_fragmentation"},
+		step{"IPv6's least", of(1280), "oversize"},
+		step{"a byte too long for the path", of(1241), "oversize"},
 		step{"fits", of(1240), "1 02:"},
 	)
 	if r.fate(of(1281)); r.batch.Pkts[0].MTU != 1280 {
@@ -254,7 +254,7 @@ func TestTunnelCountsAndShares(t *testing.T) {
 	r.edit(func(s *lb.Spec) { s.Services[0].Servers[0].Weight = 5; s.Services[1].Scheduler = "wrr" })
 	r.steps(step{"after an edit", in(request.TCP(1000, 80, ackFlag).Payload(make([]byte, 1341))), "too_big"})
 	r.edit(func(s *lb.Spec) { s.Sysctl.PMTUDisc = 0 })
-	r.steps(step{"pmtu_disc 0", in(request.TCP(1000, 80, ackFlag).Payload(make([]byte, 1341))), "needs_fragmentation"})
+	r.steps(step{"pmtu_disc 0", in(request.TCP(1000, 80, ackFlag).Payload(make([]byte, 1341))), "oversize"})
 }
 
 // Errors about a tunnel are handled by the worker that has the inner client's

@@ -15,6 +15,11 @@ const (
 	// Handoff gives it to the worker that owns its connection. That worker counts the
 	// packet's end; this one only the hand-over.
 	Handoff
+	// Gather is a fragment: the slow path puts it together with others. The worker that
+	// gets the datagram counts its end.
+	Gather
+	// Split has the slow path send it in fragments.
+	Split
 	// Related is an ICMP error that concerns a connection; see Pipeline.Related.
 	Related
 
@@ -30,36 +35,33 @@ const (
 	DropTunnelError
 	DropEcho // an echo request to a service: answered with the reply
 
-	DropTruncated       // the frame ends before its headers do
-	DropMalformed       // a header contradicts itself or the frame
-	DropIPChecksum      // IPv4 header checksum wrong
-	DropICMPChecksum    // K-ICMP-8
-	DropICMPBudget      // an ICMP error, and there were too many of them
-	DropOtherHost       // the destination MAC is not the interface's (K-PATH-3, step 2)
-	DropFragment        // fragments are not reassembled yet
-	DropNoFragmentation // larger than the path's MTU and allowed to be fragmented, which is not done yet
-	DropServerGone      // the connection's server was removed (K-CONN-10)
-	DropTableFull       // connections.max is reached
-	DropDefence         // drop_packet is at work (K-DEF-3)
-	DropLocalServer     // to a server that is the director itself, but by an address nobody outside may use, or from it by no interface of the node's (K-PATH-9)
-	DropNoCallID        // the persistence engine finds no Call-ID in it (K-PE-2)
-	DropSmallMTU        // the way to the server has less than IP's smallest MTU (K-FWD-MTU)
-	DropHeadroom        // no room in the frame for a tunnel's header
-	DropLinkDown        // the outgoing interface is down or not one of the node's
-	DropTxFull          // the tx ring stayed full
-	DropInboxFull       // the owner's inbox, or this worker's frames for it, ran out
-	DropSlowPath        // to be passed or held, and the slow path had no room or tokens left for its class
-	Verdicts            // how many there are
+	DropTruncated    // the frame ends before its headers do
+	DropMalformed    // a header contradicts itself or the frame
+	DropIPChecksum   // IPv4 header checksum wrong
+	DropICMPChecksum // K-ICMP-8
+	DropICMPBudget   // an ICMP error, and there were too many of them
+	DropOtherHost    // the destination MAC is not the interface's (K-PATH-3, step 2)
+	DropServerGone   // the connection's server was removed (K-CONN-10)
+	DropTableFull    // connections.max is reached
+	DropDefence      // drop_packet is at work (K-DEF-3)
+	DropLocalServer  // to a server that is the director itself, but by an address nobody outside may use, or from it by no interface of the node's (K-PATH-9)
+	DropNoCallID     // the persistence engine finds no Call-ID in it (K-PE-2)
+	DropSmallMTU     // the way to the server has less than IP's smallest MTU (K-FWD-MTU)
+	DropHeadroom     // no room in the frame for a tunnel's header
+	DropLinkDown     // the outgoing interface is down or not one of the node's
+	DropTxFull       // the tx ring stayed full
+	DropInboxFull    // the owner's inbox, or this worker's frames for it, ran out
+	DropSlowPath     // to be passed or held, and the slow path had no room or tokens left for its class
+	Verdicts         // how many there are
 )
 
 // names are the counters' names in the API, in STATE.json and in OPERATING.md.
 var names = [Verdicts]string{
-	Forward: "transmitted", Pass: "passed", Hold: "held", Handoff: "handed_over", Related: "related",
+	Forward: "transmitted", Pass: "passed", Hold: "held", Handoff: "handed_over", Gather: "fragment", Split: "oversize", Related: "related",
 	DropTTL: "ttl_exceeded", DropTooBig: "too_big", DropNoServer: "no_server",
 	DropNATReply: "nat_reply_without_connection", DropNoRoute: "no_route", DropTunnelError: "tunnel_error", DropEcho: "echo",
 	DropTruncated: "truncated", DropMalformed: "malformed", DropIPChecksum: "ip_checksum",
-	DropICMPChecksum: "icmp_checksum", DropICMPBudget: "icmp_over_budget", DropOtherHost: "other_host", DropFragment: "fragment",
-	DropNoFragmentation: "needs_fragmentation", DropServerGone: "server_gone", DropTableFull: "table_full",
+	DropICMPChecksum: "icmp_checksum", DropICMPBudget: "icmp_over_budget", DropOtherHost: "other_host", DropServerGone: "server_gone", DropTableFull: "table_full",
 	DropDefence: "drop_packet", DropLocalServer: "local_server", DropNoCallID: "no_call_id", DropSmallMTU: "small_mtu", DropHeadroom: "no_headroom",
 	DropLinkDown: "link_down", DropTxFull: "tx_full", DropInboxFull: "inbox_full", DropSlowPath: "slow_path_refused",
 }

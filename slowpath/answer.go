@@ -30,6 +30,8 @@ var messages = [Kinds]struct{ type4, code4, type6, code6 uint8 }{
 	TooBig:          {packet.ICMPUnreachable, packet.ICMPFragNeeded, packet.ICMPv6TooBig, 0},
 	PortUnreachable: {packet.ICMPUnreachable, packet.ICMPPortUnreachable, packet.ICMPv6Unreachable, packet.ICMPv6PortUnreachable},
 	HostUnreachable: {packet.ICMPUnreachable, packet.ICMPHostUnreachable, packet.ICMPv6Unreachable, packet.ICMPv6AddressUnreachable},
+	Fragment:        {packet.ICMPTimeExceeded, packet.ICMPFragmentTime, packet.ICMPv6TimeExceeded, packet.ICMPFragmentTime},
+	Oversize:        {packet.ICMPUnreachable, packet.ICMPHostUnreachable, packet.ICMPv6Unreachable, packet.ICMPv6AddressUnreachable},
 	NoNeighbour:     {packet.ICMPUnreachable, packet.ICMPHostUnreachable, packet.ICMPv6Unreachable, packet.ICMPv6AddressUnreachable},
 }
 
@@ -62,7 +64,7 @@ func answerTo(m *Meta, in *packet.Info) (msg message) {
 func (p *Path) unreachable(m *Meta, frame []byte, now int64) {
 	var in packet.Info
 	result := packet.Parse(frame, &in)
-	if m.Inner > 0 && !result.Malformed() {
+	if m.Inner > 0 && !result.Malformed() && (result != packet.Fragment || in.Flags&packet.FlagFirst != 0) {
 		result = packet.ParseQuoted(frame, int(in.L3)+int(m.Inner), int(in.End), &in)
 	}
 	if !p.fit(result, &in) {

@@ -7,20 +7,32 @@ type Fate uint8
 
 // Fates. Packets given = the sum over fates + those still held.
 const (
-	Passed          Fate = iota // the host's stack took it
-	HostRefused                 // the host's stack did not
-	Answered                    // dropped, an ICMP error sent in answer
-	Unanswered                  // dropped without one; Errors says why
-	Released                    // sent on, its next hop's address having become known
-	NeighbourFailed             // dropped: its next hop did not answer
-	HoldFull                    // dropped: too many packets wait; the oldest goes first
-	HoldLost                    // dropped: its next hop became known but it could not be sent
-	Fates                       // how many there are
+	Passed            Fate = iota // the host's stack took it
+	HostRefused                   // the host's stack did not
+	Answered                      // dropped, an ICMP error sent in answer
+	Unanswered                    // dropped without one; Errors says why
+	Released                      // sent on, its next hop's address having become known
+	NeighbourFailed               // dropped: its next hop did not answer
+	HoldFull                      // dropped: too many packets wait; the oldest goes first
+	HoldLost                      // dropped: its next hop became known but it could not be sent
+	SplitLost                     // dropped: not all of its fragments could be sent
+	Gathered                      // a fragment: its datagram is complete, a worker counts its end
+	FragmentMalformed             // dropped: it contradicts itself or its datagram
+	FragmentTiny                  // dropped: its transport header is cut (RFC 1858, RFC 8200)
+	FragmentOverlap               // dropped: it covers others in part, or its datagram did (RFC 5722)
+	FragmentDuplicate             // dropped: it was there already
+	FragmentStale                 // dropped: too many others of its source came in between
+	FragmentExpired               // dropped: its datagram was not completed in time
+	FragmentCrowded               // dropped: the memory, or its source's share, was needed for newer ones
+	Fates                         // how many there are
 )
 
 var fateNames = [Fates]string{
 	Passed: "passed", HostRefused: "host_refused", Answered: "answered", Unanswered: "unanswered",
 	Released: "transmitted", NeighbourFailed: "neighbour_failed", HoldFull: "hold_full", HoldLost: "hold_lost",
+	SplitLost: "split_lost", Gathered: "gathered", FragmentMalformed: "fragment_malformed", FragmentTiny: "fragment_tiny",
+	FragmentOverlap: "fragment_overlap", FragmentDuplicate: "fragment_duplicate", FragmentStale: "fragment_stale",
+	FragmentExpired: "fragment_expired", FragmentCrowded: "fragment_crowded",
 }
 
 // String returns the fate's counter name.
@@ -73,8 +85,9 @@ type counts struct {
 	held, heldErrors atomic.Int64
 }
 
-func (p *Path) count(k Kind, f Fate)   { p.counts.packets[k][f].Add(1) }
-func (p *Path) countError(f ErrorFate) { p.counts.errors[f].Add(1) }
+func (p *Path) count(k Kind, f Fate)            { p.countMany(k, f, 1) }
+func (p *Path) countMany(k Kind, f Fate, n int) { p.counts.packets[k][f].Add(uint64(n)) }
+func (p *Path) countError(f ErrorFate)          { p.counts.errors[f].Add(1) }
 func (p *Path) countHeld(own bool, n int64) {
 	if own {
 		p.counts.heldErrors.Add(n)

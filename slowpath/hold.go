@@ -201,7 +201,7 @@ func (p *Path) drop(h *hold, w *waiting) {
 func (p *Path) ended(h *hold, m *Meta, f Fate) {
 	switch {
 	case !h.own:
-		p.count(m.Kind, f)
+		p.countMany(m.Kind, f, m.frames)
 	case f == Released:
 		p.countError(ErrorSent)
 	case f == NeighbourFailed:
@@ -266,7 +266,8 @@ func (p *Path) sendFrom(chunk []byte, n int, m *Meta, hop *nexthop.Hop) Fate {
 }
 
 // Tick gives up the next hops that have had their time (3 s in Linux): each
-// packet that waited for one is answered with ICMP host unreachable, in its order.
+// packet that waited for one is answered with ICMP host unreachable, in its order. And it
+// gives up datagrams that were not completed.
 func (p *Path) Tick(now int64) {
 	p.inTimer = true
 	for _, h := range p.holds() {
@@ -278,6 +279,7 @@ func (p *Path) Tick(now int64) {
 			}
 		}
 	}
+	p.expireFragments(now)
 	p.inTimer = false
 }
 
@@ -295,6 +297,7 @@ func (p *Path) fail(h *hold, w *waiting, now int64) {
 
 // NextDue returns the time at which Tick has work, in nanoseconds of the clock; false: none.
 func (p *Path) NextDue() (due int64, ok bool) {
+	due, ok = p.frags.waiting.NextDue()
 	for _, h := range p.holds() {
 		if hops := h.hops; len(hops) > 0 && (!ok || hops[0].deadline < due) {
 			due, ok = hops[0].deadline, true

@@ -11,10 +11,11 @@ const (
 	HandBack   Class = iota // packets for the host's stack
 	Unresolved              // packets that wait for a neighbour
 	ICMP                    // packets to answer
+	Fragments               // fragments, and packets to be fragmented
 	Classes                 // how many there are
 )
 
-var classNames = [Classes]string{HandBack: "hand_back", Unresolved: "unresolved", ICMP: "icmp"}
+var classNames = [Classes]string{HandBack: "hand_back", Unresolved: "unresolved", ICMP: "icmp", Fragments: "fragments"}
 
 // String returns the class's name, as in the configuration and in counters.
 func (c Class) String() string {
@@ -31,6 +32,8 @@ func (k Kind) Class() Class {
 		return HandBack
 	case NoNeighbour:
 		return Unresolved
+	case Fragment, Oversize:
+		return Fragments
 	}
 	return ICMP
 }
@@ -51,6 +54,7 @@ func DefaultBudgets() Budgets {
 		HandBack:   {Ring: 1024, Rate: 100_000, Burst: 4000},
 		Unresolved: {Ring: 256, Rate: 10_000, Burst: 1000},
 		ICMP:       {Ring: 256, Rate: 10_000, Burst: 1000},
+		Fragments:  {Ring: 1024, Rate: 200_000, Burst: 8000},
 	}
 }
 
@@ -79,13 +83,16 @@ func (r Refusal) String() string {
 type Refused [Classes][Refusals]uint64
 
 // Intake is one worker's way into the slow path: of each class a ring of copies,
-// and tokens. The worker's goroutine fills it, the slow path's empties it.
+// and tokens. The worker's goroutine fills it, the slow path's empties it. Datagrams that
+// the slow path put together go by it to the worker and back.
 // What is refused is refused before it is copied, so that a flood costs the
 // worker next to nothing.
 type Intake struct {
 	Refused Refused // the worker's
 
 	lanes [Classes]lane
+	lent  *spsc.Ring[*Datagram] // to the worker; both have room for all that there are
+	back  *spsc.Ring[*Datagram]
 }
 
 // lane is an Intake's part for one class.
@@ -98,7 +105,7 @@ type lane struct {
 // NewIntake returns an empty Intake for frames of at most frameBytes. It
 // panics if a ring's size is not a power of two.
 func NewIntake(b Budgets, frameBytes int) *Intake {
-	in := &Intake{}
+	in := &Intake{lent: spsc.New[*Datagram](datagrams, 0), back: spsc.New[*Datagram](datagrams, 0)}
 	for c := range in.lanes {
 		in.lanes[c] = lane{ring: spsc.New[Meta](b[c].Ring, frameBytes), pace: newPace(b[c].Rate, b[c].Burst)}
 	}
@@ -131,24 +138,65 @@ func (in *Intake) Reserve(k Kind, n int, now int64) (*Meta, []byte) {
 // Commit hands over the packet of n bytes for which Reserve gave a place.
 func (in *Intake) Commit(k Kind, n int) { in.lanes[k.Class()].ring.Commit(n) }
 
-// Idle says whether nothing waits in it. It is the slow path's to ask.
-func (in *Intake) Idle() bool {
+// Lend gives the worker a datagram; it has to be woken then. It is the slow path's to
+// call.
+func (in *Intake) Lend(d *Datagram) { put(in.lent, d) }
+
+// Borrow returns the next datagram that the slow path put together, for the worker to send
+// through its pipeline and to give back; nil: there is none.
+func (in *Intake) Borrow() *Datagram { return take(in.lent) }
+
+// Lent returns how many datagrams wait for the worker.
+func (in *Intake) Lent() int { return in.lent.Len() }
+
+// GiveBack returns a datagram to the slow path, which has to be woken then.
+func (in *Intake) GiveBack(d *Datagram) { put(in.back, d) }
+
+func put(r *spsc.Ring[*Datagram], d *Datagram) {
+	slot, _, ok := r.Reserve()
+	if !ok {
+		panic("slowpath: more datagrams in a ring than there are")
+	}
+	*slot = d
+	r.Commit(0)
+}
+
+func take(r *spsc.Ring[*Datagram]) *Datagram {
+	slot, _, ok := r.Front()
+	if !ok {
+		return nil
+	}
+	d := *slot
+	r.Release()
+	return d
+}
+
+// blocked says whether packets of a class have to wait: fragments, while all
+// memory for datagrams is lent. It comes back by rings that are looked at first.
+func (p *Path) blocked(c Class) bool { return c == Fragments && len(p.frags.free) == 0 }
+
+// Idle says whether there is nothing in an Intake that can be handled now.
+func (p *Path) Idle(in *Intake) bool {
 	for c := range in.lanes {
-		if _, _, ok := in.lanes[c].ring.Front(); ok {
+		if _, _, ok := in.lanes[c].ring.Front(); ok && !p.blocked(Class(c)) {
 			return false
 		}
 	}
-	return true
+	return in.back.Len() == 0
 }
 
-// Take handles at most most packets of each class of an Intake, and says
-// whether there was any.
+// Take handles the datagrams that came back by an Intake and at most most packets of
+// each class, and says whether there was anything.
 func (p *Path) Take(in *Intake, most int) (busy bool) {
+	for d := take(in.back); d != nil; d = take(in.back) {
+		p.takeBack(d)
+		busy = true
+	}
 	for c := range in.lanes {
 		ring := in.lanes[c].ring
 		for range most {
 			m, frame, ok := ring.Front()
-			if !ok {
+			if !ok || p.blocked(Class(c)) {
 				break
 			}
 			p.Handle(m, frame)

@@ -24,7 +24,7 @@ func give(in *Intake, m Meta, frame []byte, now int64) bool {
 // A flood of a class, faster than its rate or than the slow path, is refused
 // before it is copied, and leaves the other classes theirs.
 func TestClassesDoNotCrowdEachOther(t *testing.T) {
-	kinds := [Classes]Kind{HandBack: Host, Unresolved: NoNeighbour, ICMP: TimeExceeded}
+	kinds := [Classes]Kind{HandBack: Host, Unresolved: NoNeighbour, ICMP: TimeExceeded, Fragments: Fragment}
 	frame := fromClient().UDP(1, 2).Bytes()
 	for _, row := range []struct {
 		stake  string
@@ -70,13 +70,13 @@ func TestRefusedTakesNoToken(t *testing.T) {
 	if !give(in, Meta{Kind: Host}, frame, 1) || give(in, Meta{Kind: Host}, frame, 1) {
 		t.Fatal("a ring of 1 takes one packet")
 	}
-	if !s.Take(in, 9) || s.Take(in, 9) || !in.Idle() {
+	if !s.Take(in, 9) || s.Take(in, 9) || !s.Idle(in) {
 		t.Error("the packet is handled once")
 	}
 	if !give(in, Meta{Kind: Host}, frame, 1) {
 		t.Errorf("the second token is gone: refused %v", in.Refused)
 	}
-	if in.Idle() {
+	if s.Idle(in) {
 		t.Error("idle with a packet in it")
 	}
 }

@@ -67,7 +67,7 @@ func (p *Path) work(workers []*Intake) (busy bool) {
 // idle says whether there is nothing to do but wait.
 func (p *Path) idle(workers []*Intake) bool {
 	for _, in := range workers {
-		if !in.Idle() {
+		if !p.Idle(in) {
 			return false
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/lb/flow"
+	"github.com/sluice-lb/sluice/slowpath/frag"
 )
 
 // Kind is what is asked for a packet.
@@ -21,7 +22,8 @@ type Kind uint8
 
 // Kinds.
 const (
-	Host            Kind = iota // hand it to the host's stack, as received
+	Nothing         Kind = iota // a Datagram that is dropped: its memory is all
+	Host                        // hand it to the host's stack, as received
 	TimeExceeded                // answer: its TTL ran out (K-PATH-8)
 	TooBig                      // answer: it does not fit its way, and must not be fragmented (K-FWD-MTU)
 	PortUnreachable             // answer: no server is available (K-PATH-6), or a server's packet has no connection (K-PATH-4)
@@ -29,12 +31,16 @@ const (
 	TunnelError                 // an ICMP error about a packet in a tunnel: answer the sender of that (K-ICMP-5)
 	Echo                        // answer: an echo request to a virtual service
 	NoNeighbour                 // keep it until its next hop's address is known
+	Fragment                    // put it together with others (K-PATH-7)
+	Oversize                    // send it in fragments (K-FWD-MTU)
+	Elsewhere                   // a Datagram: another worker owns its connection
 	Kinds                       // how many there are
 )
 
 var kindNames = [Kinds]string{
 	Host: "host", TimeExceeded: "time_exceeded", TooBig: "too_big", PortUnreachable: "port_unreachable",
 	HostUnreachable: "host_unreachable", TunnelError: "tunnel_error", Echo: "echo", NoNeighbour: "no_neighbour",
+	Fragment: "fragment", Oversize: "oversize", Nothing: "nothing", Elsewhere: "elsewhere",
 }
 
 // String returns the kind's name, as in counters.
@@ -47,8 +53,8 @@ func (k Kind) String() string {
 
 // Meta goes with a packet to the slow path; it is the value of the rings' slots.
 type Meta struct {
-	Target flow.Addr // NoNeighbour: what the way was looked up for: the real server, or the client
-	Flow   uint64    // NoNeighbour: nexthop.FlowHash of its connection, if there are several ways
+	Target flow.Addr // NoNeighbour, Oversize: what the way was looked up for: the real server, or the client
+	Flow   uint64    // NoNeighbour, Oversize: nexthop.FlowHash of its connection, if there are several ways
 	// Virtual is the virtual service that the client addressed: an error comes
 	// from it. Of a kept packet that was translated (NAT) or is in a tunnel, an
 	// error also quotes it as its destination, with VirtualPort. Zero: the error
@@ -56,12 +62,15 @@ type Meta struct {
 	Virtual     flow.Addr
 	VirtualPort uint16 // host order; 0: leave the quote's port
 	Worker      uint16 // who sent the packet here
+	Owner       uint16 // Elsewhere: the worker that is to have it
 	Iface       uint16 // index in nexthop.Table of the interface that it came in by
-	MTU         uint16 // TooBig: what would fit, in bytes of IP; TunnelError: of the tunnel's packet, 0 if it is about something else
-	Inner       uint16 // NoNeighbour, TunnelError: bytes from the first IP header to that of the client's packet; 0: it is the first
+	MTU         uint16 // TooBig: what would fit, Oversize: what fits, in bytes of IP; TunnelError: of the tunnel's packet, 0 if it is about something else
+	Inner       uint16 // NoNeighbour, Oversize, TunnelError: bytes from the first IP header to that of the client's packet; 0: it is the first
 	Kind        Kind
-	Direct      bool // NoNeighbour: the way is Table.OnLink's (DR), not Table.Lookup's
-	Silent      bool // NoNeighbour: no error if it fails, as of replies
+	Direct      bool // NoNeighbour, Oversize: the way is Table.OnLink's (DR), not Table.Lookup's
+	Silent      bool // NoNeighbour, Oversize: no error if it fails, as of replies
+	Own         bool // the host's own stack sent it
+	frames      int  // how many frames received it stands for
 }
 
 // Out goes with a frame that is to be sent.
@@ -86,7 +95,13 @@ type Config struct {
 	Host    HostSink                            // takes what is the host's
 	Resolve func(iface uint16, addr *flow.Addr) // asks for a neighbour's address, without waiting for it; nil: nobody to ask
 	Now     func() int64                        // clock.Clock's, nanoseconds
-	Limits  Limits
+	Deliver func(worker uint16, d *Datagram)    // lends a worker a datagram; there is always room
+	Seed    [32]byte                            // a secret: what idents of IPv6 fragments follow from
+	// In a replay: Cause is the number of the packet being handled, and Part is told which
+	// packet the frame is that Host is given next. May be nil.
+	Cause  func() uint64
+	Part   func(o *frag.Origin, arrived []byte)
+	Limits Limits
 }
 
 // Limits bound a Path's work and memory. The zero Limits are without bounds
@@ -97,6 +112,7 @@ type Limits struct {
 	HoldEach   int           // packets kept for one next hop; 0: 101, Linux's unres_qlen
 	HoldTime   time.Duration // how long a next hop may take; 0: 3 s, as Linux tries
 	FrameBytes int           // longest frame that is kept; 0: 2048
+	Fragments  frag.Limits
 }
 
 // withDefaults returns l with its sizes filled in.
@@ -123,6 +139,7 @@ type Path struct {
 
 	packets  hold // those that wait for a neighbour
 	messages hold // ICMP messages of our own that do
+	frags    fragments
 
 	answer  []byte // an ICMP message under construction
 	scratch []byte // a frame with headroom, for one that need not wait after all
@@ -136,16 +153,19 @@ type Path struct {
 	counts counts
 }
 
-// New returns a Path. Its memory is made here: 5/4 of HoldFrames times FrameBytes, and
-// 100 KB.
+// New returns a Path. Its memory is made here: 5/4 of HoldFrames times FrameBytes, that of
+// Fragments, 64 datagrams of 64 KiB, and 100 KB.
 func New(c Config) *Path {
 	c.Limits = c.Limits.withDefaults()
 	if c.Resolve == nil {
 		c.Resolve = func(uint16, *flow.Addr) {}
 	}
+	if c.Cause == nil {
+		c.Cause = func() uint64 { return 0 }
+	}
 	messages := c.Limits
 	messages.HoldFrames = max(1, messages.HoldFrames/4)
-	return &Path{
+	p := &Path{
 		cfg:     c,
 		packets: newHold(c.Limits, false), messages: newHold(messages, true),
 		limits:  newLimits(c.Limits.ICMP),
@@ -153,12 +173,15 @@ func New(c Config) *Path {
 		scratch: make([]byte, headroom+c.Limits.FrameBytes),
 		wake:    make(chan struct{}, 1),
 	}
+	p.frags = p.newFragments()
+	return p
 }
 
 // Handle takes one packet: the whole frame, Ethernet header first, which may be
 // changed. It is done with it when it returns.
 func (p *Path) Handle(m *Meta, frame []byte) {
 	now := p.cfg.Now()
+	m.frames = 1
 	switch m.Kind {
 	case Host:
 		p.count(Host, p.toHost(m, frame))
@@ -168,6 +191,10 @@ func (p *Path) Handle(m *Meta, frame []byte) {
 		p.count(m.Kind, p.relay(m, frame, now))
 	case Echo:
 		p.count(Echo, p.echo(m, frame, now))
+	case Fragment:
+		p.gather(m, frame, now)
+	case Oversize:
+		p.splitFrame(m, frame)
 	default:
 		p.count(m.Kind, p.reply(m, frame, now))
 	}

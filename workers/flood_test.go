@@ -46,6 +46,12 @@ var floods = []struct {
 		},
 		"icmp_over_budget", func(*slowpath.Refused) uint64 { return 0 },
 	},
+	{
+		"fragments", func(i int) packettest.Packet {
+			return pathtest.FromClient().IP4(pathtest.Client, pathtest.VIP).UDP(uint16(i), 55).Payload(make([]byte, 600)).Parts(uint32(i), 400)[0]
+		},
+		"slow_path_refused", of(slowpath.Fragments),
+	},
 	{"hand-back", stray, "slow_path_refused", of(slowpath.HandBack)},
 	{
 		"echo", func(i int) packettest.Packet {
@@ -79,7 +85,7 @@ func flooded(t testing.TB, frame func(i int) packettest.Packet) *Worker {
 		pathtest.Service("udp 10.0.1.100:55 rr"))
 	w := b.pool.Workers[0]
 	one := slowpath.Budget{Ring: 16, Rate: 1, Burst: 1}
-	w.Slow = slowpath.NewIntake(slowpath.Budgets{slowpath.HandBack: one, slowpath.Unresolved: one, slowpath.ICMP: one}, 2048)
+	w.Slow = slowpath.NewIntake(slowpath.Budgets{slowpath.HandBack: one, slowpath.Unresolved: one, slowpath.ICMP: one, slowpath.Fragments: one}, 2048)
 	port := &again{Port: w.Ports[0]}
 	memory := make([]byte, 1024*2048)
 	for i := range 1024 {

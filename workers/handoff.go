@@ -106,6 +106,31 @@ func (w *Worker) readInbox(in *Inbox, now clock.Ticks) (busy bool) {
 	return busy
 }
 
+// readDatagrams sends the datagrams that the slow path put together through the
+// pipeline. There are never more than a batch holds.
+func (w *Worker) readDatagrams(now clock.Ticks) bool {
+	w.batch.Reset()
+	w.lent = w.lent[:0]
+	for d := w.Slow.Borrow(); d != nil; d = w.Slow.Borrow() {
+		k := w.take(&rings.Frame{Chunk: d.Chunk, Off: d.Off, Len: d.Len}, int(d.Iface))
+		k.Parts, k.Largest, k.Handed, k.Own = d.Parts, d.Largest, d.Handed, d.Own
+		w.lent = append(w.lent, d)
+		w.counters.HandedIn += uint64(d.Parts)
+	}
+	if len(w.lent) > 0 {
+		w.process(now)
+		w.WakeSlow()
+	}
+	return len(w.lent) > 0
+}
+
+// giveBack returns the datagram that is k to the slow path.
+func (w *Worker) giveBack(k *fastpath.Packet, d *slowpath.Datagram) {
+	d.Frame = k.Frame
+	w.describe(k, &d.Meta)
+	w.Slow.GiveBack(d)
+}
+
 // toSlowPath gives the slow path a copy of k; false: it was refused.
 func (w *Worker) toSlowPath(k *fastpath.Packet) bool {
 	kind := kinds[k.Verdict]
@@ -125,16 +150,17 @@ var kinds = [fastpath.Verdicts]slowpath.Kind{
 	fastpath.DropTTL: slowpath.TimeExceeded, fastpath.DropTooBig: slowpath.TooBig,
 	fastpath.DropNoServer: slowpath.PortUnreachable, fastpath.DropNATReply: slowpath.PortUnreachable,
 	fastpath.DropNoRoute: slowpath.HostUnreachable, fastpath.DropTunnelError: slowpath.TunnelError, fastpath.DropEcho: slowpath.Echo,
+	fastpath.Handoff: slowpath.Elsewhere, fastpath.Gather: slowpath.Fragment, fastpath.Split: slowpath.Oversize,
 }
 
 // describe tells the slow path what k is. An error to a client comes from the
 // service that it addressed, one to a server from the director.
 func (w *Worker) describe(k *fastpath.Packet, m *slowpath.Meta) {
-	*m = slowpath.Meta{Worker: uint16(w.ID), Iface: k.Iface, MTU: k.MTU, Inner: k.Inner, Kind: kinds[k.Verdict]}
+	*m = slowpath.Meta{Worker: uint16(w.ID), Iface: k.Iface, MTU: k.MTU, Inner: k.Inner, Kind: kinds[k.Verdict], Owner: k.Owner, Own: k.Own}
 	if !k.Reply {
 		m.Virtual, m.VirtualPort = k.Info.Dst, k.Info.DstPort
 	}
-	if k.Verdict == fastpath.Hold {
+	if k.Verdict == fastpath.Hold || k.Verdict == fastpath.Split {
 		h := &k.Held
 		m.Target, m.Flow, m.Virtual, m.VirtualPort = h.Target, h.Flow, h.Virtual, h.VirtualPort
 		m.Direct, m.Silent = h.Direct, k.Reply

@@ -78,5 +78,5 @@ func (w *Worker) pendingWork() bool {
 			return true
 		}
 	}
-	return false
+	return w.Slow.Lent() > 0
 }

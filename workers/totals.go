@@ -37,7 +37,7 @@ func (t *Totals) add(r *Report) {
 	t.Received += r.Received + r.FromHost
 	t.Transmitted += r.Verdicts[fastpath.Forward]
 	t.Passed += r.Verdicts[fastpath.Pass]
-	t.Held += r.Verdicts[fastpath.Hold] + r.Verdicts[fastpath.Handoff] - r.HandedIn
+	t.Held += r.Verdicts[fastpath.Hold] + r.Verdicts[fastpath.Handoff] + r.Verdicts[fastpath.Gather] + r.Verdicts[fastpath.Split] - r.HandedIn
 	for v := fastpath.Verdict(0); v < fastpath.Verdicts; v++ {
 		if n := r.Verdicts[v]; v.Drops() && n > 0 {
 			t.Dropped[v.String()] += n
@@ -47,14 +47,17 @@ func (t *Totals) add(r *Report) {
 
 // settle corrects t by what the slow path made of the packets that it was
 // given: it refuses some of those to pass, and sends or drops some of those
-// that it held.
+// that it held. Fragments of a complete datagram are counted by the worker that gets that.
 func (t *Totals) settle(c *slowpath.Counters) {
 	for f := slowpath.Fate(0); f < slowpath.Fates; f++ {
 		if n := c.Packets[slowpath.Host][f]; f != slowpath.Passed && n > 0 {
 			t.Passed -= n
 			t.Dropped[f.String()] += n
 		}
-		n := c.Packets[slowpath.NoNeighbour][f]
+		n := c.Packets[slowpath.NoNeighbour][f] + c.Packets[slowpath.Oversize][f]
+		if f != slowpath.Gathered {
+			n += c.Packets[slowpath.Fragment][f]
+		}
 		if n == 0 {
 			continue
 		}

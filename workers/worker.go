@@ -67,11 +67,12 @@ type Worker struct {
 	snap     *lb.Snapshot
 	hops     *nexthop.Table
 	batch    fastpath.Batch
-	frames   []rings.Frame // received
-	spare    []rings.Frame // to be given back
-	tx       []outbox      // by port
-	inboxes  []*Inbox      // from the other workers and from the slow path
-	peers    []peer        // the other workers' ends, by worker
+	frames   []rings.Frame        // received
+	spare    []rings.Frame        // to be given back
+	tx       []outbox             // by port
+	inboxes  []*Inbox             // from the other workers and from the slow path
+	peers    []peer               // the other workers' ends, by worker
+	lent     []*slowpath.Datagram // the batch's, if the slow path put its packets together
 	requests chan request
 	asked    atomic.Int32 // requests that wait
 	wake     wakeup
@@ -119,6 +120,7 @@ func (w *Worker) Turn() (busy bool) {
 		port.Reclaim()
 	}
 	busy = w.readInboxes(now) || busy
+	busy = w.readDatagrams(now) || busy
 	w.tick(now)
 	return busy || w.behind
 }
@@ -161,6 +163,10 @@ func (w *Worker) process(now clock.Ticks) {
 		if k.Verdict == fastpath.Forward {
 			f := w.tx[k.Out].next()
 			f.Chunk, f.Off, f.Len, f.ID = k.Chunk, k.Off, k.Len, k.ID
+			continue
+		}
+		if k.Largest != 0 {
+			w.giveBack(k, w.lent[i])
 			continue
 		}
 		w.exception(k)
@@ -214,7 +220,7 @@ func (w *Worker) exception(k *fastpath.Packet) {
 		if !w.handOff(k) {
 			w.recount(fastpath.Handoff, fastpath.DropInboxFull, 1)
 		}
-	case k.Verdict == fastpath.Pass || k.Verdict == fastpath.Hold:
+	case !k.Verdict.Drops():
 		if !w.toSlowPath(k) {
 			w.recount(k.Verdict, fastpath.DropSlowPath, 1)
 		}

@@ -36,7 +36,7 @@ type bench struct {
 }
 
 // budgets are small, and without rates.
-var budgets = slowpath.Budgets{slowpath.HandBack: {Ring: 64}, slowpath.Unresolved: {Ring: 64}, slowpath.ICMP: {Ring: 64}}
+var budgets = slowpath.Budgets{slowpath.HandBack: {Ring: 64}, slowpath.Unresolved: {Ring: 64}, slowpath.ICMP: {Ring: 64}, slowpath.Fragments: {Ring: 64}}
 
 func newBench(t testing.TB, workers int, copying bool, services ...lb.ServiceSpec) *bench {
 	t.Helper()

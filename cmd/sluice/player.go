@@ -24,9 +24,18 @@ import (
 	"github.com/sluice-lb/sluice/rings"
 	"github.com/sluice-lb/sluice/rings/pcapport"
 	"github.com/sluice-lb/sluice/slowpath"
+	"github.com/sluice-lb/sluice/slowpath/frag"
 	"github.com/sluice-lb/sluice/slowpath/neigh"
 	"github.com/sluice-lb/sluice/workers"
 )
+
+// passed is a packet as it was received.
+type passed struct {
+	frame []byte
+	iface int // that it came in by
+	cause string
+	at    int64
+}
 
 // noTime is before every time stamp.
 const noTime = -1 << 63
@@ -53,11 +62,11 @@ type player struct {
 	tickAt    int64 // when the rates tick next
 	collectAt int64 // when the trash is looked into next; 0: it is empty
 
-	now     int64
-	cause   string // comment of what is sent now
-	arrived []byte // the packet being handled, as received
-	iface   int    // interface that it came in by
-	err     error  // of writing the output
+	now    int64
+	number uint64 // of the packet being handled
+	cause  string // comment of what is sent now
+	host   passed // what the host's stack gets if the packet being handled is passed
+	err    error  // of writing the output
 }
 
 // frameBytes is the size of a replay's frames: any packet that a capture can
@@ -88,6 +97,8 @@ func newPlayer(cfg *config.Config, path string, captured []string, out, stdout i
 	p.hops.Store(hops)
 	p.path = slowpath.New(slowpath.Config{
 		Tables: p.hops.Load, Emit: p.emit, Host: p, Resolve: func(uint16, *flow.Addr) {}, Now: p.clock.Now,
+		Deliver: func(_ uint16, d *slowpath.Datagram) { p.worker.Slow.Lend(d) },
+		Cause:   func() uint64 { return p.number }, Part: p.part,
 		Limits: slowpath.Limits{FrameBytes: frameBytes, HoldFrames: 128},
 	})
 	if p.table, err = conn.New(conn.Config{Max: cfg.Connections.Max}); err != nil {
@@ -102,7 +113,7 @@ func newPlayer(cfg *config.Config, path string, captured []string, out, stdout i
 	}
 	ports := make([]rings.Port, len(names))
 	for i := range names {
-		port := pcapport.NewPort(umem, func(frame []byte) { p.write(i, frame, p.cause) })
+		port := pcapport.NewPort(umem, func(frame []byte) { p.write(i, frame, p.cause, p.now) })
 		p.ports, ports[i] = append(p.ports, port), port
 	}
 	p.worker, err = workers.New(workers.Config{
@@ -262,12 +273,21 @@ func (p *player) nextDue() (nanos int64, ok bool) {
 
 // packet handles one packet of the input.
 func (p *player) packet(number uint64, iface int, frame []byte) error {
-	p.arrived, p.iface = frame, iface
+	p.number, p.host = number, passed{frame: frame, iface: iface, cause: causedBy(number), at: p.now}
 	if err := p.ports[iface].Feed(frame); err != nil {
 		return fmt.Errorf("packet %d: %w", number, err)
 	}
-	p.turn(fmt.Sprintf("in=%d", number))
+	p.turn(causedBy(number))
 	return nil
+}
+
+// causedBy is the comment of what packet number n of the input causes.
+func causedBy(n uint64) string { return fmt.Sprintf("in=%d", n) }
+
+// part tells that the host's stack gets another packet next than the one being
+// handled: a fragment of the same datagram, which came before it.
+func (p *player) part(o *frag.Origin, arrived []byte) {
+	p.host = passed{frame: arrived, iface: int(o.Iface), cause: causedBy(o.Cause), at: o.At}
 }
 
 // turn lets the worker and the slow path work until nothing is left to do.
@@ -282,7 +302,7 @@ func (p *player) turn(cause string) {
 // emit writes a frame of the slow path's.
 func (p *player) emit(m *slowpath.Out, frame []byte) bool {
 	if port := p.hops.Load().Interfaces[m.Iface].Port; port >= 0 {
-		p.write(port, frame, p.cause)
+		p.write(port, frame, p.cause, p.now)
 		return true
 	}
 	return false
@@ -290,13 +310,13 @@ func (p *player) emit(m *slowpath.Out, frame []byte) bool {
 
 // Inject is the host's stack: it gets the packet as it was received.
 func (p *player) Inject(int, []byte) error {
-	p.write(p.iface, p.arrived, "pass "+p.cause)
+	p.write(p.host.iface, p.host.frame, "pass "+p.host.cause, p.host.at)
 	return nil
 }
 
-// write puts a frame into the output.
-func (p *player) write(iface int, frame []byte, comment string) {
-	if err := p.out.Write(p.written[iface], p.now, frame, comment); err != nil && p.err == nil {
+// write puts a frame into the output, of that time.
+func (p *player) write(iface int, frame []byte, comment string, at int64) {
+	if err := p.out.Write(p.written[iface], at, frame, comment); err != nil && p.err == nil {
 		p.err = fmt.Errorf("write capture: %w", err)
 	}
 }

@@ -130,9 +130,14 @@ func (n *node) start() error {
 	} else if err != nil {
 		return err
 	}
+	var secret [32]byte
+	if _, err := rand.Read(secret[:]); err != nil {
+		return err
+	}
 	n.slow = slowpath.New(slowpath.Config{
 		Tables: n.network.Table, Emit: n.emit, Host: n.tap, Resolve: n.network.Resolve,
-		Now: clock.System{}.Now, Limits: slowpath.Limits{ICMP: n.cfg.SlowPath.Errors},
+		Now: clock.System{}.Now, Deliver: n.deliver, Seed: secret,
+		Limits: slowpath.Limits{ICMP: n.cfg.SlowPath.Errors, FrameBytes: n.cfg.Workers.FrameSize, Fragments: n.cfg.SlowPath.Reassembly.Limits()},
 	})
 	if err := n.makeWorkers(plan); err != nil {
 		return err
@@ -247,6 +252,13 @@ func (n *node) makeSteering() (err error) {
 func (n *node) emit(m *slowpath.Out, frame []byte) bool {
 	port := n.network.Table().Interfaces[m.Iface].Port
 	return port >= 0 && n.pool.Send(int(m.Worker), port, frame)
+}
+
+// deliver lends a worker a datagram of the slow path's.
+func (n *node) deliver(worker uint16, d *slowpath.Datagram) {
+	w := n.pool.Workers[worker]
+	w.Slow.Lend(d)
+	w.Wake()
 }
 
 // serve runs everything until ctx ends or a part fails.

@@ -90,17 +90,16 @@ func extensions(frame []byte, at, end int, in *Info) (int, Result) {
 		switch in.Proto {
 		case protoFragment:
 			f := IPv6Fragment(h)
-			in.Frag = uint16(at)
-			if f.Offset() != 0 || f.More() {
-				in.Flags |= FlagFragment
+			if in.Frag != 0 {
+				return at, BadHeader // a part of a part
 			}
+			in.Frag = uint16(at)
+			in.Flags |= FlagFragment
 			if f.Offset() != 0 {
 				in.Proto = h[0]
 				return at + n, Parsed
 			}
-			if f.More() {
-				in.Flags |= FlagFirst
-			}
+			in.Flags |= FlagFirst
 		case ProtoAH:
 			n = (int(h[1]) + 2) * 4
 		default:

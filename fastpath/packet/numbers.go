@@ -45,6 +45,7 @@ const (
 	ICMPTimeExceeded = 11
 	ICMPParameter    = 12
 
+	ICMPFragmentTime    = 1 // time exceeded: to put a datagram together (also ICMPv6)
 	ICMPHostUnreachable = 1
 	ICMPPortUnreachable = 3
 	ICMPFragNeeded      = 4

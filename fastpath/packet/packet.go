@@ -64,7 +64,7 @@ const (
 	BadAddress                // a source that no host can have, or an IPv6 address that stands for an IPv4 one: for the host to judge
 	ICMP                      // ICMP or ICMPv6 that reports no error, or none that IPVS relates (K-ICMP-1)
 	ICMPError                 // ICMP or ICMPv6 error; ParseQuoted reads what it quotes
-	Fragment                  // part of a datagram, or an ICMPv6 error behind a fragment header (K-ICMP-1); ports are set if it has them
+	Fragment                  // part of a datagram, or all of one behind an IPv6 fragment header; ports are set if it has them
 	OtherProto                // another protocol (K-PROTO-OTHER)
 	Truncated                 // the frame or the datagram ends before its headers do
 	BadHeader                 // a header contradicts itself, or too many extension headers

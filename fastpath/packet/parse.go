@@ -219,11 +219,8 @@ func icmp(t []byte, in *Info) Result {
 		}
 		return ICMP
 	}
-	switch {
-	case in.Event >= ICMPv6Informational:
+	if in.Event >= ICMPv6Informational {
 		return ICMP
-	case in.Frag != 0:
-		return Fragment
 	}
 	return ICMPError
 }

@@ -96,9 +96,6 @@ func TestParse(t *testing.T) {
 		{"IPv6 with every extension header", ip6.HopByHop(6).DestOpts(14).Routing().AH().DestOpts(6).UDP(1, 2), info6(func(in *packet.Info) {
 			in.SrcPort, in.DstPort, in.L4, in.End, in.Proto, in.Flags = 1, 2, 118, 126, 17, packet.FlagOptions
 		})},
-		{"an atomic fragment is whole (RFC 6946)", ip6.Fragment(0, false, 9).UDP(1, 2), info6(func(in *packet.Info) {
-			in.SrcPort, in.DstPort, in.L4, in.End, in.Proto, in.Flags, in.Frag = 1, 2, 62, 70, 17, packet.FlagOptions, 54
-		})},
 		{"the data offset of TCP is not IPVS's affair", ip4.TCP(1, 2, 0xc0|packettest.SYN), info4(func(in *packet.Info) {
 			in.SrcPort, in.DstPort, in.End, in.Proto, in.TCPFlags = 1, 2, 54, 6, 0xc0|packet.SYN
 		})},
@@ -140,7 +137,8 @@ func TestParseResults(t *testing.T) {
 		{"ICMPv6 too big, behind options", ip6.HopByHop(6).ICMP6(2, 0, 1300), packet.ICMPError},
 		{"any ICMPv6 error", ip6.ICMP6(127, 0, 0), packet.ICMPError},
 		{"an ICMPv6 error behind a fragment header (K-ICMP-1)", ip6.Fragment(0, false, 1).ICMP6(1, 4, 0), packet.Fragment},
-		{"an echo behind one is not", ip6.Fragment(0, false, 1).ICMP6(128, 0, 0), packet.ICMP},
+		{"all of a datagram behind one, which is to go [v6-frag-atomic]", ip6.Fragment(0, false, 9).UDP(1, 2), packet.Fragment},
+		{"a fragment header behind another", ip6.Fragment(0, true, 9).Fragment(0, true, 9).UDP(1, 2), packet.BadHeader},
 		{"ICMPv6 in IPv4", ip4.Proto(58).Payload(make([]byte, 8)), packet.OtherProto},
 		{"ICMP in IPv6", ip6.Proto(1).Payload(make([]byte, 8)), packet.OtherProto},
 		{"the first fragment", first.UDP(1, 2), packet.Fragment},
@@ -230,6 +228,7 @@ func TestFragmentInfo(t *testing.T) {
 		{"first: ports", ip4.Fragment(0, true, 9).UDP(1, 53), packet.FlagFragment | packet.FlagFirst, 53, 34},
 		{"later: none", ip4.Fragment(8, true, 9).UDP(1, 53), packet.FlagFragment, 0, 34},
 		{"IPv6 first", ip6.Fragment(0, true, 9).UDP(1, 53), packet.FlagFragment | packet.FlagFirst | packet.FlagOptions, 53, 62},
+		{"IPv6, all of it", ip6.Fragment(0, false, 9).UDP(1, 53), packet.FlagFragment | packet.FlagFirst | packet.FlagOptions, 53, 62},
 		{"IPv6 later: what follows the fragment header is not read", ip6.Fragment(8, false, 9).DestOpts(6).UDP(1, 53), packet.FlagFragment | packet.FlagOptions, 0, 62},
 	}
 	for _, tt := range tests {

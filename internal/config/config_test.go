@@ -43,8 +43,9 @@ func mustParse(t *testing.T, text string) *Config {
 func defaultSlowPath() SlowPath {
 	b := slowpath.DefaultBudgets()
 	return SlowPath{
-		HandBack: b[slowpath.HandBack], Unresolved: b[slowpath.Unresolved], ICMP: b[slowpath.ICMP],
-		Errors: slowpath.DefaultICMPLimits(),
+		HandBack: b[slowpath.HandBack], Unresolved: b[slowpath.Unresolved], ICMP: b[slowpath.ICMP], Fragments: b[slowpath.Fragments],
+		Reassembly: Reassembly{Memory: 4 << 20, Share: 25, Timeout: 30 * time.Second, Timeout6: time.Minute},
+		Errors:     slowpath.DefaultICMPLimits(),
 	}
 }
 
@@ -176,6 +177,8 @@ slowpath:
   hand_back: {ring: 16, rate: 1, burst: 2}
   unresolved: {ring: 32, rate: 3, burst: 4}
   icmp: {ring: 65536, rate: 10000000, burst: 6}
+  fragments: {ring: 64, rate: 7, burst: 8}
+  reassembly: {memory: 1048576, share: 100, timeout: 1s, timeout6: 10m}
   errors: {ratelimit: 0, ratemask: 0x10, msgs_per_sec: 7, msgs_burst: 8, ratelimit6: 2s, ratemask6: 1}
 network:
   interfaces:
@@ -204,8 +207,9 @@ log: {level: debug, format: json}
 		Spec:        lb.Spec{Timeouts: lb.Timeouts{TCP: time.Hour, TCPFin: 120 * time.Second, UDP: 744 * time.Hour}, Sysctl: sysctl},
 		SlowPath: SlowPath{
 			HandBack: slowpath.Budget{Ring: 16, Rate: 1, Burst: 2}, Unresolved: slowpath.Budget{Ring: 32, Rate: 3, Burst: 4},
-			ICMP:   slowpath.Budget{Ring: 65536, Rate: 10_000_000, Burst: 6},
-			Errors: slowpath.ICMPLimits{Ratemask: 16, MsgsPerSec: 7, MsgsBurst: 8, Ratelimit6: 2 * time.Second, Ratemask6: slowpath.TypeSet{2}},
+			ICMP: slowpath.Budget{Ring: 65536, Rate: 10_000_000, Burst: 6}, Fragments: slowpath.Budget{Ring: 64, Rate: 7, Burst: 8},
+			Reassembly: Reassembly{Memory: 1 << 20, Share: 100, Timeout: time.Second, Timeout6: 10 * time.Minute},
+			Errors:     slowpath.ICMPLimits{Ratemask: 16, MsgsPerSec: 7, MsgsBurst: 8, Ratelimit6: 2 * time.Second, Ratemask6: slowpath.TypeSet{2}},
 		},
 		Network: Network{
 			Interfaces: []NetworkInterface{

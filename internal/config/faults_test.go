@@ -55,11 +55,16 @@ func TestFaults(t *testing.T) {
 			`3: interfaces[1].role: "none" is unknown, want client | server | both`,
 		}},
 
-		{"a class that there is not", "slowpath: {host: {rate: 1}}\n", []string{`1: slowpath.host: unknown key, want one of hand_back, unresolved, icmp, errors`}},
+		{"a class that there is not", "slowpath: {host: {rate: 1}}\n", []string{`1: slowpath.host: unknown key, want one of hand_back, unresolved, icmp, fragments, reassembly, errors`}},
 		{"a ring that cannot be masked, no rate and no burst", "slowpath:\n  icmp: {ring: 100, rate: 0, burst: 10000001}\n", []string{
 			`2: slowpath.icmp.ring: 100 is not a power of two 16..65536`,
 			`2: slowpath.icmp.rate: 0 is out of range, want 1..10000000`,
 			`2: slowpath.icmp.burst: 10000001 is out of range, want 1..10000000`,
+		}},
+		{"reassembly out of bounds", "slowpath:\n  reassembly: {memory: 1000, share: 0, timeout: 30}\n", []string{
+			`2: slowpath.reassembly.memory: 1000 is out of range, want 262144..1073741824`,
+			`2: slowpath.reassembly.share: 0 is out of range, want 1..100`,
+			`2: slowpath.reassembly.timeout: 30 has no unit, want a duration like 30s within 1s..10m`,
 		}},
 		{"the kernel's milliseconds", "slowpath:\n  errors:\n    ratelimit: 1000\n", []string{`3: slowpath.errors.ratelimit: 1000 has no unit, want a duration like 1s within 0s..1m`}},
 		{"types beyond a byte", "slowpath: {errors: {ratemask6: \"1-300\"}}\n", []string{`1: slowpath.errors.ratemask6: "1-300" is not a range of ICMP types within 0-255`}},

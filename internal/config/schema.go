@@ -7,6 +7,7 @@ import (
 	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/slowpath"
+	"github.com/sluice-lb/sluice/slowpath/frag"
 )
 
 // Limits that the file states and that no kernel row sets.
@@ -51,7 +52,7 @@ var root = section(
 			key{name: "ports", shape: list(integer(1, 65535), 1, 8), def: []any{21}},
 		)},
 	)},
-	key{name: "slowpath", shape: slowPath(slowpath.DefaultBudgets(), slowpath.DefaultICMPLimits())},
+	key{name: "slowpath", shape: slowPath(slowpath.DefaultBudgets(), slowpath.DefaultICMPLimits(), frag.DefaultLimits())},
 	key{name: "marks", shape: list(section(
 		key{name: "mark", shape: integer(1, math.MaxUint32), required: true},
 		key{name: "interface", shape: device()},

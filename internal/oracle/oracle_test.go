@@ -22,16 +22,6 @@ var open = map[string]string{
 	"cases/dr-arp":                  unjudged,
 	"cases/drop-entry":              unjudged,
 	"cases/nat-vip-not-local":       unjudged,
-	"cases/dr-frag":                 fragments,
-	"cases/frag-incomplete":         fragments,
-	"cases/nat-frag":                fragments,
-	"cases/tun-frag":                fragments,
-	"cases/v6-dr-frag":              fragments,
-	"cases/v6-nat-frag":             fragments,
-	"cases/dr-mtu":                  mtu,
-	"cases/nat-mtu":                 mtu,
-	"cases/tun-ipip-mtu":            mtu,
-	"cases/tun-ipip-mtu-nopmtu":     mtu,
 	"cases/ftp":                     ftp,
 	"cases/ftp-noct":                ftp,
 	"cases/ipvsadm-errors":          syncDaemon,
@@ -46,16 +36,12 @@ var open = map[string]string{
 	"cases/sync-master-v1":          syncDaemon,
 	"cases/sync-options":            syncDaemon,
 	"cases/sync-period":             syncDaemon,
-	"recorded/too-big-requests-nat": mtu,
-	"recorded/too-big-replies-nat":  mtu,
 	"recorded/tunnel-error-gre":     headers,
 	"recorded/tunnel-error-gue":     headers,
 }
 
 // Reasons of open.
 const (
-	fragments  = "fragments are not put together yet"
-	mtu        = "packets too long for their way are not cut to pieces yet"
 	ftp        = "FTP's data connections are not followed yet"
 	syncDaemon = "there is no sync daemon yet"
 	headers    = "the kernel tells clients an MTU less by 20 bytes whatever the tunnel (docs/IPVS.md, quirks)"

@@ -12,7 +12,7 @@ import (
 type Cut struct {
 	Limit int      // the longest fragment, in bytes of IP
 	Sizes []uint16 // payloads of the fragments to make, if each fits Limit and they make up the datagram; else they are as long as they can be
-	DF    bool     // IPv4: fragments have DF even if the datagram has not
+	DF    bool     // IPv4: whether fragments have DF; the datagram's does not count
 }
 
 // Cutter cuts datagrams into fragments.
@@ -26,7 +26,8 @@ type Cutter struct {
 func NewCutter(seed [32]byte) *Cutter { return &Cutter{idents: rand.NewChaCha8(seed)} }
 
 // Do gives emit each fragment of f's datagram, which in describes, as a frame, in
-// their order, until emit returns false. A datagram that fits is given whole. The
+// their order, until emit returns false. A datagram that fits is given whole, unless
+// Sizes say otherwise. The
 // frames are made in f's own memory, over what was given before, so an
 // IPv6 one needs 8 bytes of headroom. false: emit refused, or the limit leaves no room for
 // payload, or there is no headroom.
@@ -42,7 +43,7 @@ func (c *Cutter) Do(f *rewrite.Frame, in *packet.Info, cut Cut, emit func(frame 
 	if !usable(sizes, rest, room) {
 		sizes = nil
 	}
-	if in.Len() <= cut.Limit && (len(sizes) < 2 || in.Family == 6) {
+	if in.Len() <= cut.Limit && len(sizes) < 2 {
 		return emit(f.Chunk[f.Off:][:in.End])
 	}
 	if room < 8 || int(f.Off) < grow {
@@ -113,7 +114,7 @@ func finish(ip []byte, off, n int, more, df, v6 bool) {
 		return
 	}
 	be.PutUint16(ip[2:], uint16(len(ip)+n))
-	word := be.Uint16(ip[6:])&ipv4DF | uint16(off/8)
+	word := uint16(off / 8)
 	if more {
 		word |= ipv4MF
 	}

@@ -75,9 +75,11 @@ const maxDistance = 64
 // Origin is where a fragment came from. The Reassembler only keeps it.
 type Origin struct {
 	Cause   uint64 // number of the input packet, in a replay
+	At      int64  // when it came, nanoseconds of the clock
 	Iface   uint16 // index in nexthop.Table of the interface
 	Worker  uint16 // who received it
 	Request bool   // it is to a virtual service
+	Own     bool   // the host's own stack sent it
 }
 
 // Whole is what is known of a complete datagram besides its bytes.

@@ -153,6 +153,7 @@ func TestAdd(t *testing.T) {
 		{"again when it is complete: another's beginning (kernel)", order(v4, 0, 1, 2, 2), "whole"},
 		{"part of what is there (kernel)", []packettest.Packet{p4(0, 800, true), p4(8, 80, true), p4(800, 2008, false)}, "duplicate 1, whole"},
 		{"over two that are there (kernel)", []packettest.Packet{p4(0, 800, true), p4(800, 1600, true), p4(80, 1000, true), p4(1600, 2008, false)}, "duplicate 1, whole"},
+		{"over two that did not come in order (kernel)", []packettest.Packet{p4(800, 1600, true), p4(0, 800, true), p4(80, 1000, true)}, "overlap 2, overlap 1"},
 		{"overlap with the one before (kernel)", []packettest.Packet{p4(0, 800, true), p4(600, 1600, true)}, "overlap 1, overlap 1"},
 		{"with the one behind", []packettest.Packet{p4(800, 1600, true), p4(0, 808, true)}, "overlap 1, overlap 1"},
 		{"with a gap's both ends", []packettest.Packet{p4(0, 80, true), p4(160, 240, true), p4(72, 168, true)}, "overlap 2, overlap 1"},
@@ -218,9 +219,10 @@ func TestAssemble(t *testing.T) {
 		{"the largest of IPv6", v6.Payload(data[:65535-8]), evenly(1448, 65535), v6.Payload(data[:65535-8]), false, 1496},
 	} {
 		b := reassembler(t, Limits{})
-		parts := row.p.Parts(77, row.at...)
+		parts, arrival := row.p.Parts(77, row.at...), []packettest.Packet(nil)
 		for i := range parts { // odd ones first
-			b.add(parts[(2*i+1)%(len(parts)|1)%len(parts)])
+			arrival = append(arrival, parts[(2*i+1)%(len(parts)|1)%len(parts)])
+			b.add(arrival[i])
 		}
 		b.check(row.stake, "whole")
 		if t.Failed() {
@@ -236,7 +238,7 @@ func TestAssemble(t *testing.T) {
 		}
 		i := 0
 		b.Fragments(id, func(_ Origin, frame []byte) {
-			if !bytes.Equal(frame, parts[i].Bytes()) {
+			if !bytes.Equal(frame, arrival[i].Bytes()) {
 				t.Errorf("%s: fragment %d is now %s", row.stake, i, packettest.Describe(frame))
 			}
 			i++

@@ -24,6 +24,7 @@ type twinDatagram struct {
 	v6      bool
 	parts   int
 	bytes   map[uint32]byte
+	runs    [][2]uint32 // what came in order, the last one last
 	size    uint32
 	ended   bool
 	ecn     [4]bool
@@ -78,7 +79,7 @@ func (x *twin) add(frame []byte, now int64) {
 		switch {
 		case d.ended && p.end > d.size, !p.more && p.end < d.size:
 			why, alone, ok = Malformed, in.Family == 6, false
-		case there == int(p.end-p.off):
+		case slices.ContainsFunc(d.runs, func(r [2]uint32) bool { return r[0] <= p.off && p.end <= r[1] }):
 			why, alone, ok = Duplicate, true, false
 		case there > 0:
 			why, alone, ok = Overlap, false, false
@@ -101,6 +102,15 @@ func (x *twin) add(frame []byte, now int64) {
 	}
 	for i := p.off; i < p.end; i++ {
 		d.bytes[i] = frame[p.body+i-p.off]
+	}
+	last := len(d.runs) - 1
+	switch {
+	case last >= 0 && d.runs[last][1] == p.off:
+		d.runs[last][1] = p.end
+	case last >= 0 && p.off < d.runs[last][0]:
+		d.runs = slices.Insert(d.runs, 0, [2]uint32{p.off, p.end})
+	default:
+		d.runs = append(d.runs, [2]uint32{p.off, p.end})
 	}
 	d.parts++
 	d.size, d.ended, d.ecn[p.ecn] = max(d.size, p.end), d.ended || !p.more, true

@@ -26,7 +26,9 @@ type Reassembler struct {
 	ranks     []links // and by source
 	waiting   [2]list
 	parted    int    // their fragments
+	serial    uint32 // of the last fragment
 	scratch   []byte // a frame
+	order     []int32
 }
 
 // part is a fragment that is kept.
@@ -36,7 +38,9 @@ type part struct {
 	off, end uint32 // which bytes of the datagram it holds
 	body     uint32 // where they begin in its frame
 	length   uint32 // of the frame
+	serial   uint32 // of all that came
 	l3       uint16 // where its IP header is
+	joined   bool   // it came right behind what was the last by then
 }
 
 // datagram is one that waits, or is complete and not released yet.
@@ -72,7 +76,7 @@ func New(l Limits, lost func(Reason, int)) *Reassembler {
 		lost: lost, timeouts: [2]int64{int64(l.Timeout4), int64(l.Timeout6)}, share: int32(max(n*l.Share/100, 1)),
 		store: newStore(n), parts: make([]part, n), datagrams: make([]datagram, n), sources: newSources(n, buckets),
 		seed: maphash.MakeSeed(), buckets: make([]int32, buckets), ages: make([]links, n), ranks: make([]links, n),
-		waiting: [2]list{emptyList, emptyList}, scratch: make([]byte, packet.MaxFrame),
+		waiting: [2]list{emptyList, emptyList}, scratch: make([]byte, packet.MaxFrame), order: make([]int32, 0, maxParts),
 	}
 	for i := range r.buckets {
 		r.buckets[i] = none
@@ -164,8 +168,8 @@ func (r *Reassembler) agrees(d int32, p *piece) (why Reason, alone, ok bool) {
 		return Overlap, false, false
 	}
 	end := r.parts[next].end
-	for next = r.parts[next].next; end < p.end && next != none && r.parts[next].off == end; next = r.parts[next].next {
-		end = r.parts[next].end
+	for next = r.parts[next].next; next != none && r.parts[next].joined; next = r.parts[next].next {
+		end = r.parts[next].end // Linux takes these for one
 	}
 	if p.end <= end {
 		return Duplicate, true, false
@@ -206,7 +210,8 @@ func (r *Reassembler) insert(d int32, p *piece, frame []byte, o Origin, now int6
 		return none, false
 	}
 	i := r.store.put(frame)
-	r.parts[i] = part{origin: o, next: none, off: p.off, end: p.end, body: p.body, length: uint32(len(frame)), l3: p.l3}
+	r.serial++
+	r.parts[i] = part{serial: r.serial, origin: o, next: none, off: p.off, end: p.end, body: p.body, length: uint32(len(frame)), l3: p.l3}
 	if d == none {
 		d = i
 		r.begin(d, src, p, now)
@@ -257,6 +262,7 @@ func (r *Reassembler) chainIn(g *datagram, i int32) {
 	r.parts[at].next = i
 	if at == g.last {
 		g.last = i
+		r.parts[i].joined = r.parts[at].end == r.parts[i].off
 	}
 }
 

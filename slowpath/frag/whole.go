@@ -1,6 +1,8 @@
 package frag
 
 import (
+	"slices"
+
 	"github.com/sluice-lb/sluice/fastpath/csum"
 	"github.com/sluice-lb/sluice/fastpath/packet"
 )
@@ -22,10 +24,15 @@ func (r *Reassembler) Sizes(id int, dst []uint16) []uint16 {
 	return dst
 }
 
-// Fragments calls visit with each fragment of a complete datagram as it came, in
-// the order of their offsets. A frame is valid until visit returns.
+// Fragments calls visit with each fragment of a complete datagram as it came, and in
+// that order. A frame is valid until visit returns.
 func (r *Reassembler) Fragments(id int, visit func(o Origin, frame []byte)) {
+	r.order = r.order[:0]
 	for p := r.datagrams[id].first; p != none; p = r.parts[p].next {
+		r.order = append(r.order, p)
+	}
+	slices.SortFunc(r.order, func(a, b int32) int { return int(int32(r.parts[a].serial - r.parts[b].serial)) })
+	for _, p := range r.order {
 		visit(r.parts[p].origin, r.frame(p))
 	}
 }
