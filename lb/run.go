@@ -176,8 +176,8 @@ const trashPeriod = 120 * time.Second
 // sweepPeriod is how often caches of schedulers drop old entries (K-SCH-LBLC).
 const sweepPeriod = 60 * time.Second
 
-// Collect forgets removed servers that nothing has pointed at for 120 s: their
-// IDs pass to others (K-DST-8). It is called every few seconds with the time of
+// Collect forgets removed servers that nothing has pointed at for 120 s, no
+// connection and no cache of lblc or lblcr: their IDs pass to others (K-DST-8). It is called every few seconds with the time of
 // the workers' clock. refs says what points at a server, nil: the snapshot's
 // Refs; it must not call the director. Old entries of the caches of lblc and
 // lblcr go too, and what was learnt of paths and has ended.
@@ -188,27 +188,26 @@ func (d *Director) Collect(now time.Duration, refs func(real uint32) int) {
 		refs = d.Current().Refs
 	}
 	var freed []uint32
-	of := map[ServiceKey][]uint32{} // freed, by service
+	cached := map[uint32]bool{}
+	if len(d.trash) > 0 {
+		for _, svc := range d.services {
+			sched.Cached(svc.plan, cached)
+		}
+	}
 	for id, r := range d.trash {
 		switch {
-		case refs(r.id) > 0:
+		case refs(r.id) > 0 || cached[r.id]:
 			r.idle = false
 		case !r.idle:
 			r.idle, r.idleSince = true, now
 		case now-r.idleSince >= trashPeriod:
 			delete(d.trash, id)
 			freed = append(freed, r.id)
-			of[id.service] = append(of[id.service], r.id)
 		}
 	}
 	slices.Sort(freed) // the order of a map would make runs differ
 	for _, p := range d.paths {
 		p.forget(clock.TicksAt(int64(now)))
-	}
-	for key, ids := range of {
-		if svc := d.byKey[key]; svc != nil {
-			sched.Forget(svc.plan, ids)
-		}
 	}
 	d.freeIDs(freed)
 	if now-d.swept >= sweepPeriod {

@@ -199,9 +199,10 @@ func TestCollectSweepsCaches(t *testing.T) {
 	}
 }
 
-// TestFreedServersAreForgotten: an ID that passes to another server of the
-// service does not bring it the addresses that lblc sent to the old one.
-func TestFreedServersAreForgotten(t *testing.T) {
+// TestCachedServersStay: a server that lblc's cache names stays in the trash, as
+// in the kernel, where the cache holds it. Its ID passes to another when it is
+// named no more, and brings that no addresses.
+func TestCachedServersStay(t *testing.T) {
 	d := NewDirector(1)
 	spec := wwwSpec()
 	spec.Scheduler = "lblc"
@@ -217,12 +218,19 @@ func TestFreedServersAreForgotten(t *testing.T) {
 	id := pick() // 10.1.0.3, the newest
 	must(t, d.DeleteReal(www, RealKey{ip("10.1.0.3"), 8080}))
 	d.Collect(0, nil)
-	d.Collect(trashPeriod, nil)
+	d.Collect(2*trashPeriod, nil)
+	if got := d.Removed(); len(got) != 1 {
+		t.Fatalf("%d servers in the trash, want the cached one", len(got))
+	}
+	if got := pick(); got == id {
+		t.Fatal("the removed server was chosen")
+	}
+	d.Collect(3*trashPeriod, nil)
+	d.Collect(4*trashPeriod, nil)
 	must(t, d.AddReal(www, servers("10.1.0.4:8080")[0]))
 	if got := real(t, d, www, "10.1.0.4:8080").ID; got != id {
 		t.Fatalf("ID %d, want the freed one, %d", got, id)
 	}
-	d.Current().Rows(0).Real(id).Active.Add(1) // wlc would not choose it
 	if got := pick(); got == id {
 		t.Error("the new server got the old one's address")
 	}

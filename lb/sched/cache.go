@@ -2,7 +2,6 @@ package sched
 
 import (
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -232,18 +231,20 @@ func Sweep(plan any, now clock.Ticks, expiration time.Duration) {
 // over.
 func ticks(d time.Duration) int32 { return int32(d / clock.TickNanos) }
 
-// Forget takes servers out of the cache of a plan of lblc or lblcr, since
-// their IDs are about to be given to others.
-func Forget(plan any, ids []uint32) {
+// Cached adds to ids the servers that the cache of a plan of lblc or lblcr
+// names; other plans have none.
+func Cached(plan any, ids map[uint32]bool) {
 	c, ok := plan.(*cache)
-	if !ok || len(ids) == 0 {
+	if !ok {
 		return
 	}
 	for bucket := range cacheBuckets {
 		s, first := c.at(bucket)
 		s.mu.Lock()
 		for e := *first; e != 0; e = s.entries[e].next {
-			s.filter(&s.entries[e], func(id uint32) bool { return !slices.Contains(ids, id) })
+			for m := s.entries[e].set; m != 0; m = s.members[m].next {
+				ids[s.members[m].id] = true
+			}
 		}
 		s.mu.Unlock()
 	}

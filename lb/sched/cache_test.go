@@ -170,20 +170,22 @@ func TestFullCache(t *testing.T) {
 	}
 }
 
-// TestForget: an ID that is given to another server must not bring it
-// addresses.
-func TestForget(t *testing.T) {
+// TestCached: an ID that a cache names must not be given to another server, it
+// would bring that addresses.
+func TestCached(t *testing.T) {
 	for _, name := range []string{"lblc", "lblcr"} {
 		svc, worker, c := cached(t, name)
-		loads, q := newCounts(), Query{Dest: destination(1)}
-		pickID(t, svc, worker, &q, loads) // 3
-		loads.active[3] = 4               // stays unless forgotten
-		Forget(c, []uint32{1, 3})
-		if id := pickID(t, svc, worker, &q, loads); id == 3 {
-			t.Errorf("%s: the server was not forgotten", name)
+		loads, ids := newCounts(), map[uint32]bool{}
+		Cached(c, ids)
+		if len(ids) > 0 {
+			t.Errorf("%s: an empty cache names %v", name, ids)
 		}
+		id := pickID(t, svc, worker, &Query{Dest: destination(1)}, loads)
+		if Cached(c, ids); len(ids) != 1 || !ids[id] {
+			t.Errorf("%s: the cache names %v, want %d", name, ids, id)
+		}
+		Cached(nil, ids)
 	}
-	Forget(nil, []uint32{1})
 }
 
 // TestCacheShared runs two workers and the sweeper on one cache, for the race
@@ -204,7 +206,7 @@ func TestCacheShared(t *testing.T) {
 	wait.Go(func() {
 		for i := range 200 {
 			Sweep(c, clock.Ticks(i)*60*second, time.Minute)
-			Forget(c, []uint32{uint32(i % 4)})
+			Cached(c, map[uint32]bool{})
 		}
 	})
 	wait.Wait()

@@ -11,7 +11,7 @@ import translate
 
 SCHEDULERS = "rr wrr lc wlc sed nq sh dh mh lblc lblcr fo ovf".split()
 SYSCTLS = {  # those that random cases set, to these values
-    "cache_bypass": [1], "conn_reuse_mode": [0, 2, 3], "conntrack": [1], "drop_packet": [3], "expire_nodest_conn": [1],
+    "cache_bypass": [1], "conn_reuse_mode": [0, 2, 3], "drop_packet": [3], "expire_nodest_conn": [1],
     "expire_quiescent_template": [1], "nat_icmp_send": [1], "pmtu_disc": [0], "schedule_icmp": [1], "secure_tcp": [3],
     "sloppy_sctp": [1], "sloppy_tcp": [1], "snat_reroute": [0]}
 NAMES = {

@@ -292,7 +292,7 @@ class Generator:
             rules += self.add_service(s)
         sysctls = {}
         for name, values in features.SYSCTLS.items():
-            if self.may(name, 0.06 if name in ("conntrack", "cache_bypass", "snat_reroute") else 0.12):
+            if self.may(name, 0.06 if name in ("cache_bypass", "snat_reroute") else 0.12):
                 sysctls["net.ipv4.vs." + name] = r.choice(values)
         if "net.ipv4.vs.drop_packet" in sysctls:
             sysctls["net.ipv4.vs.am_droprate"] = r.choice([2, 3, 5])
