@@ -91,6 +91,19 @@ func (p *Path) learn(reported, route, least uint16, now clock.Ticks) (was, is ui
 	return was, is
 }
 
+// Forget drops what was learnt: packets take another way now.
+func (p *Path) Forget() { p.state.Store(0) }
+
+// Paths calls visit for each address of real servers, removed ones too while they
+// are remembered (K-DST-8). visit must not call the director.
+func (d *Director) Paths(visit func(addr flow.Addr, p *Path)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for addr, p := range d.paths {
+		visit(addr, p)
+	}
+}
+
 // forget drops what has ended, before the clock wraps and it seems to hold again.
 func (p *Path) forget(now clock.Ticks) {
 	if s := p.state.Load(); s != 0 && p.At(now) == 0 {

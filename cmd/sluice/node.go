@@ -47,10 +47,11 @@ type node struct {
 	slow      *slowpath.Path
 
 	meter ipvsadm.Meter
-	names []string   // of the interfaces
-	nics  []int      // their indexes
-	links []portLink // by interface, as last seen; the neighbour watcher's
-	fatal chan error // why the node cannot go on
+	names []string       // of the interfaces
+	nics  []int          // their indexes
+	links []portLink     // by interface, as last seen; the neighbour watcher's
+	hops  *nexthop.Table // as last seen; the neighbour watcher's
+	fatal chan error     // why the node cannot go on
 	// addresses has something in it when the host's may have changed.
 	addresses chan struct{}
 	// membership has something in it when members of bonds may have changed.

@@ -155,10 +155,11 @@ func (n *node) openNetwork() (err error) {
 	}
 	if n.network, err = neigh.Open(neigh.Config{
 		Ports: n.names, Override: network(n.cfg), Log: n.log,
-		OnChange: func(t *nexthop.Table) { n.wake(); n.watchLinks(t); n.moved(); n.linked() },
+		OnChange: func(t *nexthop.Table) { n.wake(); n.watchLinks(t); n.reroute(t); n.moved(); n.linked() },
 	}); err != nil {
 		return err
 	}
+	n.hops = n.network.Table()
 	for i := range n.names {
 		n.nics = append(n.nics, n.network.Table().Interfaces[i].Index)
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -145,7 +146,7 @@ func mtus(t *testing.T, s *testnet.Namespace, meanwhile func()) (told []string) 
 				return
 			default:
 			}
-			if err != os.ErrDeadlineExceeded {
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
 				return
 			}
 		}
