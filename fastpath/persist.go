@@ -79,7 +79,7 @@ func (p *Pipeline) template(k *Packet, in *packet.Info, svc *lb.Service, want ui
 // templateKey is what a client's template is filed under (K-PERS-2, K-PERS-3):
 // the network of the client, and the service that it addressed.
 func templateKey(in *packet.Info, svc *lb.Service) flow.Key {
-	key := flow.Key{Client: masked(in.Src, svc.Persistence.Prefix), Local: in.Dst, Proto: in.Proto, Side: flow.ClientSide}
+	key := flow.Key{Client: masked(in.Src, svc.ClientMask), Local: in.Dst, Proto: in.Proto, Side: flow.ClientSide}
 	switch {
 	case in.DstPort == svc.Port:
 		if svc.Port != ftpPort {
@@ -104,20 +104,10 @@ func markAddr(mark uint32, family uint8) flow.Addr {
 	return a
 }
 
-// masked returns the network of a with a prefix of that many bits; 0: a alone.
-func masked(a flow.Addr, prefix int) flow.Addr {
-	if prefix == 0 {
-		return a
-	}
-	if a.Is4() {
-		prefix += 96
-	}
-	for i := prefix / 8; i < len(a); i++ {
-		keep := byte(0)
-		if i == prefix/8 {
-			keep = ^(byte(0xff) >> (prefix % 8))
-		}
-		a[i] &= keep
+// masked returns the bits of a that mask has.
+func masked(a, mask flow.Addr) flow.Addr {
+	for i := range a {
+		a[i] &= mask[i]
 	}
 	return a
 }

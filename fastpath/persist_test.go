@@ -2,6 +2,8 @@ package fastpath
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +22,34 @@ func persistent(s lb.ServiceSpec, timeout time.Duration, prefix int) lb.ServiceS
 // synFrom opens a connection from another client to a port of the VIP.
 func synFrom(client string, sport, dport uint16) arrival {
 	return in(fromClient().IP4(client, vip).TCP(sport, dport, synFlag))
+}
+
+// K-PERS-3: netmasks that are no prefixes group clients too, 0.0.0.0 all of them,
+// and 24 is 0.0.0.24 to ipvsadm. As Linux 6.1 does.
+func TestPersistenceMask(t *testing.T) {
+	for _, tt := range []struct{ mask, templates, servers string }{
+		{"0.0.0.0", "0.0.0.0", "2222"},
+		{"255.0.255.0", "172.0.5.0; 172.0.6.0", "2212"},
+		{"0.0.0.24", "0.0.0.0; 0.0.0.8", "2112"},
+	} {
+		s := service("tcp 10.0.1.100:80 rr", "nat 10.0.2.11:80 1", "nat 10.0.2.12:80 1")
+		s.Persistence = &lb.Persistence{Timeout: time.Minute, Mask: netip.MustParseAddr(tt.mask)}
+		r := newRig(t, options{}, s)
+		servers := ""
+		for i, client := range []string{"172.16.5.1", "172.20.5.9", "172.16.6.9", "172.16.5.1"} {
+			_, to, _ := strings.Cut(r.fate(synFrom(client, uint16(1000+i), 80)), "> 10.0.2.1")
+			servers += to[:1]
+		}
+		var templates []string
+		for t := range strings.SplitSeq(r.listTemplates(), "; ") {
+			client, _, _ := strings.Cut(strings.TrimPrefix(t, "6 "), ":")
+			templates = append(templates, client)
+		}
+		slices.Sort(templates)
+		if got := strings.Join(templates, "; "); got != tt.templates || servers != tt.servers {
+			t.Errorf("-M %s: templates of %s, servers %s; want %s, %s", tt.mask, got, servers, tt.templates, tt.servers)
+		}
+	}
 }
 
 // templates are the persistence templates in words.

@@ -166,6 +166,9 @@ func (svc *service) compile() *Service {
 	if k.Mark == 0 {
 		s.Addr = flow.FromNetip(k.Addr)
 	}
+	if s.Persistence != nil {
+		s.ClientMask = s.Persistence.Netmask(s.V6)
+	}
 	if svc.moved {
 		s.Dests = svc.dests()
 		svc.plan = sched.Plan(spec.Scheduler, svc.flags, s.Dests, svc.edits, svc.plan)

@@ -141,6 +141,9 @@ func (s *ServiceSpec) fields() values {
 	}
 	if p := s.Persistence; p != nil {
 		persistence = fmt.Sprintf("%v/%d", p.Timeout, p.Prefix)
+		if p.Mask.IsValid() {
+			persistence = fmt.Sprintf("%v/%s", p.Timeout, p.Mask)
+		}
 		if p.Engine != "" {
 			persistence += " " + p.Engine
 		}

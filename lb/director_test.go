@@ -252,6 +252,14 @@ func TestRefusals(t *testing.T) {
 		{"no VIP", one(func(s *ServiceSpec) { s.Key.Addr = netip.Addr{} }), ErrAddress, "", 2},
 		{"zone", one(func(s *ServiceSpec) { s.Key.Addr = ip("fe80::1%eth0") }), ErrAddress, "", 2},
 		{"persistence of half a second", one(func(s *ServiceSpec) { s.Persistence = &Persistence{Timeout: time.Second / 2} }), ErrPersistence, "", 2},
+		{"a mask and a prefix", one(func(s *ServiceSpec) {
+			s.Persistence = &Persistence{Timeout: time.Second, Prefix: 24, Mask: ip("255.0.0.0")}
+		}), ErrPersistence, "", 2},
+		{"a mask of IPv6", one(func(s *ServiceSpec) { s.Persistence = &Persistence{Timeout: time.Second, Mask: ip("ffff::")} }), ErrPersistence, "", 2},
+		{"a mask of IPv4 in a service of IPv6", one(func(s *ServiceSpec) {
+			s.Key.Addr = ip("2001:db8::1")
+			s.Persistence = &Persistence{Timeout: time.Second, Mask: ip("255.0.255.0")}
+		}), ErrPersistence, "", 2},
 		{"persistence prefix", one(func(s *ServiceSpec) { s.Persistence = &Persistence{Timeout: time.Second, Prefix: 33} }), ErrPersistence, "", 2},
 		{"mh of too many", one(func(s *ServiceSpec) { s.Scheduler, s.Servers = "mh", thousands(sched.MaxMaglev+1) }), ErrInvalid, "", 255},
 		{"server twice in a spec", one(func(s *ServiceSpec) { s.Servers = servers("10.1.0.1:80", "10.1.0.1:80") }), ErrRealExists, "", 255},

@@ -58,6 +58,7 @@ type Service struct {
 	OnePacket   bool
 	MSS         MSS
 	Persistence *Persistence
+	ClientMask  flow.Addr    // of a persistent service: Persistence.Netmask
 	Dests       []sched.Dest // newest first, weight 0 too; the same slice while no server changes
 	Plan        any          // sched.Plan of Dests
 	Spec        *ServiceSpec // what it was made of, every default filled in

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sluice-lb/sluice/lb/flow"
 )
 
 // IP protocol numbers of virtual services (K-SVC-3).
@@ -99,7 +101,8 @@ func (m MSS) String() string {
 // Persistence sends all connections of a client to one server (K-PERS-*).
 type Persistence struct {
 	Timeout time.Duration // whole seconds, at least 1
-	Prefix  int           // length that groups clients; 0: 32 or 128, each for itself
+	Prefix  int           // length that groups clients; 0: Mask, without one 32 or 128, each for itself
+	Mask    netip.Addr    // IPv4: a netmask that is no prefix of one bit or more, say 0.0.0.0; else not valid
 	Engine  string        // "" or "sip"
 }
 
@@ -120,6 +123,21 @@ type MarkRule struct {
 	Source            netip.Prefix // zero: any
 	Destination       netip.Prefix // zero: any
 	PortLow, PortHigh uint16       // destination ports; 0, 0: any
+}
+
+// Netmask returns the bits of a client's address that count, IPv4 mapped.
+func (p *Persistence) Netmask(v6 bool) (mask flow.Addr) {
+	length := p.Prefix
+	if !v6 {
+		length += 96
+	}
+	if p.Mask.IsValid() {
+		mask, length = flow.FromNetip(p.Mask), 96
+	}
+	for i := range length {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	return mask
 }
 
 // ProtoName returns "tcp", "udp", "sctp" or the number.

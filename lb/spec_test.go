@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"reflect"
 	"testing"
+	"time"
 )
 
 // TestNames holds what is printed to the configuration's and ipvsadm's words.
@@ -46,5 +47,42 @@ func TestSysctlNames(t *testing.T) {
 	}
 	if len(seen) != 27 {
 		t.Errorf("%d sysctls, want 27", len(seen))
+	}
+}
+
+// Netmasks that are prefixes become such; others stay, the empty one too (K-PERS-3).
+func TestNetmask(t *testing.T) {
+	for _, tt := range []struct {
+		addr   string
+		prefix int
+		mask   string
+		want   Persistence // its prefix or mask
+		bits   string
+	}{
+		{"10.0.0.1", 0, "", Persistence{Prefix: 32}, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+		{"10.0.0.1", 20, "", Persistence{Prefix: 20}, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:f000"},
+		{"10.0.0.1", 0, "255.255.240.0", Persistence{Prefix: 20}, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:f000"},
+		{"10.0.0.1", 0, "255.255.255.255", Persistence{Prefix: 32}, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+		{"10.0.0.1", 0, "0.0.0.0", Persistence{Mask: ip("0.0.0.0")}, "ffff:ffff:ffff:ffff:ffff:ffff::"},
+		{"10.0.0.1", 0, "255.0.255.0", Persistence{Mask: ip("255.0.255.0")}, "ffff:ffff:ffff:ffff:ffff:ffff:ff00:ff00"},
+		{"10.0.0.1", 0, "0.0.0.24", Persistence{Mask: ip("0.0.0.24")}, "ffff:ffff:ffff:ffff:ffff:ffff:0:18"},
+		{"2001:db8::1", 0, "", Persistence{Prefix: 128}, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+		{"2001:db8::1", 35, "", Persistence{Prefix: 35}, "ffff:ffff:e000::"},
+	} {
+		p := Persistence{Timeout: time.Second, Prefix: tt.prefix}
+		if tt.mask != "" {
+			p.Mask = ip(tt.mask)
+		}
+		s := ServiceSpec{Key: ServiceKey{Proto: ProtoTCP, Addr: ip(tt.addr), Port: 80}, Persistence: &p}
+		n, err := s.normal()
+		if err != nil {
+			t.Errorf("%+v: %v", tt, err)
+			continue
+		}
+		tt.want.Timeout = time.Second
+		mask := n.Persistence.Netmask(n.Key.Is6())
+		if *n.Persistence != tt.want || ip(tt.bits).As16() != [16]byte(mask) {
+			t.Errorf("%+v becomes %+v, mask %x", tt, *n.Persistence, mask)
+		}
 	}
 }

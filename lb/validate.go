@@ -1,8 +1,10 @@
 package lb
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"time"
@@ -130,19 +132,28 @@ func unicast(a netip.Addr) bool {
 		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
-// fill checks p and sets the prefix that stands for each client by itself.
+// fill checks p, sets the prefix that stands for each client by itself, and
+// writes a mask that is a prefix as that.
 func (p *Persistence) fill(v6 bool) error {
 	longest := 32
 	if v6 {
 		longest = 128
 	}
-	if p.Prefix == 0 {
+	if p.Mask.Is4() && p.Prefix == 0 {
+		mask := p.Mask.As4()
+		m := binary.BigEndian.Uint32(mask[:])
+		if ones := bits.LeadingZeros32(^m); ones > 0 && m == ^uint32(0)<<(32-ones) {
+			p.Prefix, p.Mask = ones, netip.Addr{}
+		}
+	} else if p.Prefix == 0 {
 		p.Prefix = longest
 	}
 	switch {
+	case p.Mask.IsValid() && (!p.Mask.Is4() || v6 || p.Prefix != 0):
+		return fmt.Errorf("%w: netmask %s", ErrPersistence, p.Mask)
 	case p.Timeout < time.Second || p.Timeout%time.Second != 0 || p.Timeout > conn.MaxTimeout.Duration():
 		return fmt.Errorf("%w: timeout %v", ErrPersistence, p.Timeout)
-	case p.Prefix < 1 || p.Prefix > longest:
+	case !p.Mask.IsValid() && (p.Prefix < 1 || p.Prefix > longest):
 		return fmt.Errorf("%w: prefix length %d", ErrPersistence, p.Prefix)
 	case p.Engine != "" && p.Engine != "sip":
 		return fmt.Errorf("%w: %s", ErrScheduler, p.Engine)

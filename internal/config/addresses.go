@@ -64,6 +64,32 @@ func hostPrefix() shape {
 	})
 }
 
+// clientMask is by what persistence groups clients: a prefix length, or a mask of
+// IPv4.
+type clientMask struct {
+	Prefix int
+	Mask   netip.Addr
+}
+
+func netmask() shape {
+	length := integer(1, 128)
+	want := "a prefix length 1..128, or a mask of IPv4 like 255.255.255.0"
+	return shape{want: want, scalar: func(tag, text string) (any, error) {
+		if tag == tagText {
+			mask, err := netip.ParseAddr(text)
+			if err != nil || !mask.Is4() {
+				return nil, fmt.Errorf("%q, want %s", text, want)
+			}
+			return clientMask{Mask: mask}, nil
+		}
+		v, err := length.scalar(tag, text)
+		if err != nil {
+			return nil, err
+		}
+		return clientMask{Prefix: v.(int)}, nil
+	}}
+}
+
 // hardware is an Ethernet address of one station.
 func hardware() shape {
 	return textual(`an Ethernet address like "02:00:00:00:00:01"`, func(s string) (any, error) {

@@ -132,12 +132,18 @@ func TestFaults(t *testing.T) {
 		{"a multicast VIP", svc("protocol: udp, address: 239.0.0.1, port: 53, scheduler: rr"), []string{`2: services[0].address: 239.0.0.1 is a multicast address, want a unicast address`}},
 		{"an IPv4 address that is written as IPv6", svc(`protocol: udp, address: "::ffff:192.0.2.1", port: 53, scheduler: rr`), []string{`2: services[0].address: ::ffff:192.0.2.1 is an IPv4 address in IPv6 form, want 192.0.2.1`}},
 		{"a host name", svc("protocol: udp, address: localhost, port: 53, scheduler: rr"), []string{`2: services[0].address: "localhost", want an IPv4 or IPv6 address`}},
-		{"no scheduler at all", svc("fwmark: 7, scheduler: random"), []string{`2: services[0].scheduler: "random" is unknown, want rr | wrr | lc | wlc | lblc | lblcr | dh | sh | sed | nq | fo | ovf | mh | twos`}},
+		{"no scheduler at all", svc("fwmark: 7, scheduler: random"), []string{`2: services[0].scheduler: "random" is unknown, want rr | wrr | lc | wlc | lblc | lblcr | dh | sh | sed | nq | fo | ovf | mh | twos | none`}},
 		{"flags of another scheduler", web("scheduler_flags: [sh-port]"), []string{
 			`2: services[0].scheduler_flags[0]: sh-port is a flag of scheduler sh, not of rr`,
 		}},
 		{"K-SVC-6: every port, but each connection for itself", svc("protocol: tcp, address: 192.0.2.1, port: 0, scheduler: rr"), []string{`2: services[0].port: 0 means every port, which only a persistent service can have, want 1..65535 or a persistence section`}},
 		{"an empty persistence could mean on or off", web("persistence: "), []string{`2: services[0].persistence: no value, want a mapping with keys of timeout, netmask, engine`}},
+		{"K-PERS-3: a mask for IPv6", svc(`protocol: udp, address: "2001:db8::1", port: 53, scheduler: rr, persistence: {netmask: 255.255.0.0}`), []string{
+			`2: services[0].persistence.netmask: 255.255.0.0 is a mask of IPv4, want 1..128`,
+		}},
+		{"a mask of nothing known", web("persistence: {netmask: wide}"), []string{
+			`2: services[0].persistence.netmask: "wide", want a prefix length 1..128, or a mask of IPv4 like 255.255.255.0`,
+		}},
 		{"K-PERS-3: prefix of the other family", web("persistence: {netmask: 64}"), []string{
 			`2: services[0].persistence.netmask: 64 is out of range for IPv4, want 1..32`,
 		}},
@@ -199,7 +205,7 @@ func TestFaults(t *testing.T) {
 		{"all faults of a file come at once, in the order of lines", "log: {level: loud}\nworkers:\n  batch: 0\n" + strings.Replace(web("servers: [{address: 10.0.0.1}, {address: 10.0.0.1}]"), "rr,", "rx,", 1) + "control: {socket: x, port: 1}\n", []string{
 			`1: log.level: "loud" is unknown, want debug | info | warn | error`,
 			`3: workers.batch: 0 is out of range, want 1..256`,
-			`5: services[0].scheduler: "rx" is unknown, want rr | wrr | lc | wlc | lblc | lblcr | dh | sh | sed | nq | fo | ovf | mh | twos`,
+			`5: services[0].scheduler: "rx" is unknown, want rr | wrr | lc | wlc | lblc | lblcr | dh | sh | sed | nq | fo | ovf | mh | twos | none`,
 			`5: services[0].servers[1].address: server 10.0.0.1:80 is there twice, first in line 5`,
 			`6: control.socket: "x", want an absolute path of at most 107 bytes`,
 			`6: control.port: unknown key, want one of socket, listen`,

@@ -109,7 +109,7 @@ var serviceShape = section(
 	key{name: "scheduler_flags", shape: list(words("sh-fallback", "sh-port", "mh-fallback", "mh-port", "flag-1", "flag-2", "flag-3"), 0, 0), def: []any{}},
 	key{name: "persistence", optional: true, shape: section(
 		key{name: "timeout", shape: duration(time.Second, maxTimeout, time.Second, 300*time.Second), def: 300 * time.Second},
-		key{name: "netmask", shape: integer(1, 128)},
+		key{name: "netmask", shape: netmask()},
 		key{name: "engine", shape: words("", "sip"), def: ""},
 	)},
 	key{name: "one_packet", shape: flag(), def: false},
@@ -142,7 +142,7 @@ var forward = oneOf(choice{"nat", lb.NAT}, choice{"dr", lb.DR}, choice{"tun", lb
 var protocol = oneOf(choice{"tcp", uint8(lb.ProtoTCP)}, choice{"udp", uint8(lb.ProtoUDP)}, choice{"sctp", uint8(lb.ProtoSCTP)})
 
 // schedulers are the kernel's, by name (section 1.5).
-var schedulers = []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"}
+var schedulers = []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos", "none"}
 
 // sysctls are the kernel's net.ipv4.vs.* with the defaults and ranges of Linux
 // 6.1 (section 1.10): most take any number, and mean 0 or not 0.

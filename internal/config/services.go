@@ -22,7 +22,7 @@ type serviceText struct {
 	SchedulerFlags []string
 	Persistence    *struct {
 		Timeout time.Duration
-		Netmask int // 0: not given
+		Netmask clientMask // zero: not given
 		Engine  string
 	}
 	OnePacket bool
@@ -173,8 +173,11 @@ func (s service) checkPersistence() {
 	if p == nil {
 		return
 	}
-	if v6, known := s.v6(); known && !v6 && p.Netmask > 32 {
-		s.fail(path+".netmask", "%d is out of range for IPv4, want 1..32", p.Netmask)
+	switch v6, known := s.v6(); {
+	case known && !v6 && p.Netmask.Prefix > 32:
+		s.fail(path+".netmask", "%d is out of range for IPv4, want 1..32", p.Netmask.Prefix)
+	case known && v6 && p.Netmask.Mask.IsValid():
+		s.fail(path+".netmask", "%s is a mask of IPv4, want 1..128", p.Netmask.Mask)
 	}
 }
 
@@ -183,13 +186,13 @@ func (s service) persistence() *lb.Persistence {
 	if p == nil {
 		return nil
 	}
-	prefix := p.Netmask
-	if v6, _ := s.v6(); prefix == 0 && v6 {
+	prefix := p.Netmask.Prefix
+	if v6, _ := s.v6(); p.Netmask == (clientMask{}) && v6 {
 		prefix = 128
-	} else if prefix == 0 {
+	} else if p.Netmask == (clientMask{}) {
 		prefix = 32
 	}
-	return &lb.Persistence{Timeout: p.Timeout, Prefix: prefix, Engine: p.Engine}
+	return &lb.Persistence{Timeout: p.Timeout, Prefix: prefix, Mask: p.Netmask.Mask, Engine: p.Engine}
 }
 
 // v6 returns the service's address family, if it has one so far.

@@ -27,7 +27,7 @@ type command struct {
 	proto   uint8         // of the service, by which its ports have names; 0: not known yet
 	timeout time.Duration // of -p
 	netmask int           // prefix length of -M; 0: the whole address
-	oddMask bool          // -M is no prefix, or the empty one
+	mask    netip.Addr    // of IPv4, instead; not valid: the whole address
 	engine  string
 	flags   string
 	real    lb.RealSpec
@@ -165,10 +165,8 @@ func (c *command) completeService() error {
 		return fault("%s", lb.ErrZeroPort.Text)
 	case s.Key.Mark == 0 && s.OnePacket && s.Key.Proto != lb.ProtoUDP: // K-CONN-8
 		return fault("%s", lb.ErrOnePacket.Text)
-	case persistent && c.oddMask: // the kernel takes any mask, a director prefixes only
-		return fault(badMask)
-	case persistent:
-		s.Persistence = &lb.Persistence{Timeout: c.timeout, Prefix: c.netmask, Engine: c.engine}
+	case persistent, c.engine != "" && c.engine != "sip": // an engine that nobody has is refused in either case
+		s.Persistence = &lb.Persistence{Timeout: c.timeout, Prefix: c.netmask, Mask: c.mask, Engine: c.engine}
 	}
 	return nil
 }
@@ -215,7 +213,7 @@ func serviceAddress(proto uint8) func(*command, string, *Env) error {
 		c.proto = proto
 		c.service.Key = lb.ServiceKey{Proto: proto, Addr: addr, Port: port}
 		if addr.Is6() {
-			c.netmask, c.oddMask = 0, false
+			c.netmask, c.mask = 0, netip.Addr{}
 		}
 		return nil
 	}
@@ -236,7 +234,7 @@ func (c *command) setIPv6(string, *Env) error {
 		return fault("-6 used before -f\n")
 	}
 	c.service.Key.V6 = true
-	c.netmask, c.oddMask = 0, false
+	c.netmask, c.mask = 0, netip.Addr{}
 	return nil
 }
 
@@ -267,8 +265,6 @@ func (c *command) setPersistence(value string, _ *Env) error {
 	return nil
 }
 
-const badMask = "illegal virtual server persistent mask specified"
-
 // setNetmask takes -M in the form of the family that is known so far: a later
 // IPv6 address or -6 undoes it.
 func (c *command) setNetmask(value string, _ *Env) error {
@@ -280,10 +276,9 @@ func (c *command) setNetmask(value string, _ *Env) error {
 	}
 	mask, ok := aton(value)
 	if !ok {
-		return fault(badMask)
+		return fault("illegal virtual server persistent mask specified")
 	}
-	c.netmask, ok = prefixLength(mask)
-	c.oddMask = !ok
+	c.mask = netip.AddrFrom4(mask)
 	return nil
 }
 

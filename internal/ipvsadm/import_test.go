@@ -37,6 +37,9 @@ func randomServices(r *rand.Rand, n int) []lb.ServiceSpec {
 		if r.IntN(2) == 0 || s.Key.Mark == 0 && s.Key.Port == 0 {
 			s.Persistence = &lb.Persistence{Timeout: time.Duration(1+r.IntN(maxTimeout)) * time.Second, Prefix: 1 + r.IntN(32+96*b2i(v6))}
 			s.Persistence.Engine = []string{"", "sip"}[r.IntN(2)]
+			if !v6 && r.IntN(5) == 0 {
+				s.Persistence.Prefix, s.Persistence.Mask = 0, netip.AddrFrom4([4]byte{byte(r.IntN(2) * 255), 0, byte(r.IntN(256)), 0})
+			}
 		}
 		s.OnePacket = (s.Key.Mark != 0 || s.Key.Proto == lb.ProtoUDP) && r.IntN(2) == 0
 		flags := []string{"flag-1", "flag-2", "flag-3"}

@@ -123,8 +123,8 @@ func describe(s *lb.ServiceSpec) string {
 	}
 	if p := s.Persistence; p != nil {
 		fmt.Fprintf(&b, " persistent %d", int(p.Timeout.Seconds()))
-		if narrower(p, s.Key.Is6()) {
-			fmt.Fprintf(&b, " mask %s", mask(p.Prefix, s.Key.Is6()))
+		if m := mask(p, s.Key.Is6()); m != "" {
+			b.WriteString(" mask " + m)
 		}
 		if p.Engine != "" {
 			b.WriteString(" pe " + p.Engine)
@@ -145,11 +145,6 @@ func shownFlags(s *lb.ServiceSpec) []string {
 		}
 	}
 	return shown
-}
-
-// narrower says whether a persistence groups clients.
-func narrower(p *lb.Persistence, v6 bool) bool {
-	return p.Prefix != 0 && p.Prefix != 32+96*b2i(v6)
 }
 
 func (r *runner) listServer(l layout, s *Server, proto uint8) {

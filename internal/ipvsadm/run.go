@@ -13,8 +13,6 @@
 //     them. It leaves out what has no meaning: the flag flag-3 of sh and mh
 //     (ipvsadm writes a -b that it cannot read again) and a persistence
 //     engine of a service that is not persistent.
-//   - Netmasks of IPv4 (-M) must be prefixes of one bit or more; ipvsadm takes
-//     "24" for 0.0.0.24.
 //   - An IPv6 address that holds an IPv4 one (::ffff:10.0.0.1) is no address.
 //   - A -b of commas only is no flags; ipvsadm crashes.
 //   - --nosort lists in the backend's order; the kernel's depends on where in

@@ -46,8 +46,8 @@ func serviceRule(s *lb.ServiceSpec) string {
 	var b strings.Builder
 	if p := s.Persistence; p != nil {
 		fmt.Fprintf(&b, " -p %d", int(p.Timeout.Seconds()))
-		if narrower(p, s.Key.Is6()) {
-			b.WriteString(" -M " + mask(p.Prefix, s.Key.Is6()))
+		if m := mask(p, s.Key.Is6()); m != "" {
+			b.WriteString(" -M " + m)
 		}
 		if p.Engine != "" {
 			b.WriteString(" --pe " + p.Engine)

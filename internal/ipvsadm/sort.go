@@ -46,7 +46,8 @@ func byValue[T any](compare func(a, b *T) int) func(a, b T) int {
 
 func compareServices(a, b *Service) int {
 	x, y := &a.Spec.Key, &b.Spec.Key
-	return cmp.Or(cmp.Compare(x.Mark, y.Mark), cmp.Compare(b2i(x.Is6()), b2i(y.Is6())), cmp.Compare(x.Proto, y.Proto),
+	marks := cmp.Compare(int32(x.Mark), int32(y.Mark)) // ipvsadm has them signed: those from 2^31 on come first
+	return cmp.Or(marks, cmp.Compare(b2i(x.Is6()), b2i(y.Is6())), cmp.Compare(x.Proto, y.Proto),
 		compareAddrs(x.Addr, y.Addr), cmp.Compare(x.Port, y.Port))
 }
 

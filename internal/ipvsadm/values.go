@@ -2,10 +2,11 @@ package ipvsadm
 
 import (
 	"encoding/binary"
-	"math/bits"
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/sluice-lb/sluice/lb"
 )
 
 // spaces are what may lead a number, as in C.
@@ -62,21 +63,18 @@ func aton(s string) (a [4]byte, ok bool) {
 	return a, true
 }
 
-// prefixLength returns the length of the prefix that a mask stands for; false
-// if it is none, or has no bit.
-func prefixLength(mask [4]byte) (int, bool) {
-	m := binary.BigEndian.Uint32(mask[:])
-	n := bits.LeadingZeros32(^m)
-	return n, n > 0 && m == ^uint32(0)<<(32-n)
-}
-
-// mask returns the mask of a prefix length as -M wants it.
-func mask(prefix int, v6 bool) string {
-	if v6 {
-		return strconv.Itoa(prefix)
+// mask returns what -M was given for a persistence; "" if it groups no clients.
+func mask(p *lb.Persistence, v6 bool) string {
+	switch {
+	case p.Mask.IsValid():
+		return p.Mask.String()
+	case p.Prefix == 0 || p.Prefix == 32+96*b2i(v6):
+		return ""
+	case v6:
+		return strconv.Itoa(p.Prefix)
 	}
 	var m [4]byte
-	binary.BigEndian.PutUint32(m[:], ^uint32(0)<<(32-prefix))
+	binary.BigEndian.PutUint32(m[:], ^uint32(0)<<(32-p.Prefix))
 	return netip.AddrFrom4(m).String()
 }
 
@@ -93,6 +91,9 @@ func endpoint(s string, proto uint8, env *Env) (addr netip.Addr, port uint16, gi
 		}
 	} else if colon := strings.IndexByte(s, ':'); colon >= 0 && strings.IndexByte(s[colon+1:], ':') < 0 {
 		host, portText, given = s[:colon], s[colon+1:], true
+	}
+	if !given && strings.Trim(s, "0123456789") == "" {
+		return addr, 0, false, false // ipvsadm takes a number alone for a port
 	}
 	if addr, ok = parseHost(host); !ok {
 		return addr, 0, false, false

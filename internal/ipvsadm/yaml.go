@@ -54,7 +54,9 @@ func writeService(b *bytes.Buffer, s *lb.ServiceSpec) {
 	}
 	if p := s.Persistence; p != nil {
 		fields := []string{fmt.Sprintf("timeout: %ds", int(p.Timeout.Seconds()))}
-		if narrower(p, s.Key.Is6()) {
+		if p.Mask.IsValid() {
+			fields = append(fields, fmt.Sprintf("netmask: %s", p.Mask))
+		} else if mask(p, s.Key.Is6()) != "" {
 			fields = append(fields, fmt.Sprintf("netmask: %d", p.Prefix))
 		}
 		if p.Engine != "" {

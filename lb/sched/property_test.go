@@ -70,7 +70,7 @@ func checkPick(t *rapid.T, svc *service, worker Scheduler, loads *counts, flags 
 	// Hashes without fallback refuse, and so does ovf when all are full.
 	picky := svc.name == "dh" || svc.name == "ovf" || (svc.name == "sh" || svc.name == "mh") && flags&Flag1 == 0
 	// The fallback of sh and mh tries as many slots as there are, not each.
-	picky = picky || svc.name == "sh" || svc.name == "mh"
+	picky = picky || svc.name == "sh" || svc.name == "mh" || svc.name == "none"
 	switch {
 	case k == -1 && some && !picky:
 		t.Fatalf("no pick of %v", svc.dests)

@@ -99,6 +99,7 @@ var algorithms = []algorithm{
 	{"ovf", newOVF, nil},
 	{"mh", newMH, planMH},
 	{"twos", newTwos, nil},
+	{"none", newNone, nil},
 }
 
 func find(name string) *algorithm {
