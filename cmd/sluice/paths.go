@@ -9,12 +9,17 @@ import (
 	"github.com/sluice-lb/sluice/lb/flow"
 )
 
-// reroute follows the next hops to servers.
+// reroute follows the next hops to servers. The first table is there before the
+// director is.
 func (n *node) reroute(t *nexthop.Table) {
-	if forgotten := rerouted(n.director, n.hops, t, clock.TicksAt(clock.System{}.Now())); forgotten > 0 {
+	was := n.hops
+	n.hops = t
+	if was == nil {
+		return
+	}
+	if forgotten := rerouted(n.director, was, t, clock.TicksAt(clock.System{}.Now())); forgotten > 0 {
 		n.log.Info("other ways to servers: what was learnt of their MTU is forgotten", "servers", forgotten)
 	}
-	n.hops = t
 }
 
 // rerouted forgets what was learnt of the paths to servers that other next hops

@@ -159,7 +159,6 @@ func (n *node) openNetwork() (err error) {
 	}); err != nil {
 		return err
 	}
-	n.hops = n.network.Table()
 	for i := range n.names {
 		n.nics = append(n.nics, n.network.Table().Interfaces[i].Index)
 	}

@@ -197,6 +197,7 @@ func TestNarrowToServer(t *testing.T) {
 		{0, 1280, []string{"05c8", "04ec"}, 1280}, // 1480, then 1260
 		{1, 1400, []string{"05b4", "0550"}, 1400}, // 1460, then 1360
 		{2, 1280, []string{"05b4", "04d8"}, 1280}, // 1460, then 1240
+		{1, 1280, []string{"05b4", "0500"}, 1280}, // 1460, then 1280: of less IPv6 knows nothing, and the tunnel's packets are fragmented
 		{3, 1280, []string{"05c8"}, 0},            // 1480; the outer packet, without DF, is fragmented on the way
 	} {
 		s := tunnels[row.service]
