@@ -128,7 +128,7 @@ func (p *modelPacket) decide(w *Want) Reason {
 		}
 		return Other
 	case p.proto == unix.IPPROTO_ICMP && !p.v6 || p.proto == unix.IPPROTO_ICMPV6 && p.v6:
-		return p.decideICMP(w, toVIP)
+		return p.decideICMP(w, toVIP, fromNAT)
 	case !p.served():
 		return Other
 	case p.portless:
@@ -161,9 +161,9 @@ func (p *modelPacket) decide(w *Want) Reason {
 	return Other
 }
 
-func (p *modelPacket) decideICMP(w *Want, toVIP bool) Reason {
+func (p *modelPacket) decideICMP(w *Want, toVIP, fromNAT bool) Reason {
 	answered := slices.Contains(w.Echo, p.dst)
-	if p.portless && answered {
+	if p.portless && (toVIP || fromNAT) {
 		return Fragment
 	}
 	if p.portless {

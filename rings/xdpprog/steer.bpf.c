@@ -383,9 +383,8 @@ static __noinline enum reason decide(struct xdp_md *ctx)
 		return PASS_OTHER;
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
-		// A big ping comes in fragments; errors do not (RFC 1812 4.3.2.3).
-		if (f.portless)
-			return to & ECHO ? HIT_FRAGMENT : PASS_OTHER;
+		if (f.portless) // a big ping, or an error about a connection
+			return to & VIP || from & NAT ? HIT_FRAGMENT : PASS_OTHER;
 		return icmp(ctx, &c, &f, to);
 	}
 	if (!may_be_served(&f))

@@ -220,8 +220,10 @@ var packets = []struct {
 	{"a fragment of nobody's", eth4(ip4(udp, cip, host, make([]byte, 8), laterFragment)), Other},
 	{"a fragment to a marked address shows no port", eth4(ip4(tcp, cip, marked, make([]byte, 8), laterFragment)), Fragment},
 	{"a marked fragment of another protocol", eth4(ip4(udp, cip, marked, make([]byte, 8), laterFragment)), Other},
-	{"a big ping to a VIP, first", eth4(ip4(icmp4, cip, vip, icmp(8, nil), moreFragments)), Other},
-	{"a big ping to a VIP, later", eth4(ip4(icmp4, cip, vip, make([]byte, 8), laterFragment)), Other},
+	{"a big ping to a VIP, first", eth4(ip4(icmp4, cip, vip, icmp(8, nil), moreFragments)), Fragment},
+	{"a big ping to a VIP, or an ICMP error: a later fragment tells nothing", eth4(ip4(icmp4, cip, vip, make([]byte, 8), laterFragment)), Fragment},
+	{"an ICMP fragment of a NAT server's", eth4(ip4(icmp4, natRIP, cip, make([]byte, 8), laterFragment)), Fragment},
+	{"an ICMP fragment of nobody's", eth4(ip4(icmp4, another, cip, make([]byte, 8), laterFragment)), Other},
 	{"a big ping to a VIP that the host does not own, first", eth4(ip4(icmp4, cip, echoVIP, icmp(8, nil), moreFragments)), Fragment},
 	{"a big ping to a VIP that the host does not own, later", eth4(ip4(icmp4, cip, echoVIP, make([]byte, 8), laterFragment)), Fragment},
 	{"IPv6 fragment of a ping to such a VIP", eth6(ip6(fragment, cip6, echoVIP6, ext(icmp6, make([]byte, 8), set(3, 1)))), Fragment},
@@ -235,7 +237,7 @@ var packets = []struct {
 	{"a marked fragment that hides its protocol", eth6(ip6(fragment, cip6, "2001:db8:8::8", ext(hop, nil, set(3, 1)))), Fragment},
 	{"a marked fragment of another IPv6 protocol", eth6(ip6(fragment, cip6, "2001:db8:8::8", ext(udp, nil, set(3, 1)))), Other},
 	{"IPv6 fragment of nobody's", eth6(ip6(fragment, cip6, "2001:db8::1", ext(tcp, nil, set(3, 1)))), Other},
-	{"IPv6 big ping to a VIP", eth6(ip6(fragment, cip6, vip6, ext(icmp6, nil, set(3, 1)))), Other},
+	{"IPv6 big ping to a VIP", eth6(ip6(fragment, cip6, vip6, ext(icmp6, nil, set(3, 1)))), Fragment},
 	{"IPv6 fragment header cut short", eth6(ip6(fragment, cip6, vip6, ext(tcp, nil)[:7])), Malformed},
 
 	// AH and ESP (K-PROTO-AH/ESP).
