@@ -120,8 +120,11 @@ func TestTunnelNarrowForIPv6(t *testing.T) {
 		step{"more than IPv6's least", of(1281), "too_big"},
 		step{"IPv6's least", of(1280), "oversize"},
 		step{"a byte too long for the path", of(1241), "oversize"},
-		step{"fits", of(1240), "1 02:"},
 	)
+	if k := &r.batch.Pkts[0]; k.MTU != 1280 || k.Inner != 40 {
+		t.Errorf("to be fragmented to %d, the client's packet at %d", k.MTU, k.Inner)
+	}
+	r.steps(step{"fits", of(1240), "1 02:"})
 	if r.fate(of(1281)); r.batch.Pkts[0].MTU != 1280 {
 		t.Errorf("reports %d, want 1280", r.batch.Pkts[0].MTU)
 	}

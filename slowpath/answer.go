@@ -8,11 +8,8 @@ import (
 	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/fastpath/rewrite"
 	"github.com/sluice-lb/sluice/lb/flow"
+	"github.com/sluice-lb/sluice/slowpath/frag"
 )
-
-// answerBytes is the longest frame of an ICMP error: RFC 4443 section 2.4 (c)
-// lets an ICMPv6 one be 1280 bytes long.
-const answerBytes = packet.EthernetLen + 1280
 
 // beforeIP is where the IP header of a message begins in the memory in which it is made.
 const beforeIP = headroom + packet.EthernetLen
@@ -35,8 +32,14 @@ var messages = [Kinds]struct{ type4, code4, type6, code6 uint8 }{
 	NoNeighbour:     {packet.ICMPUnreachable, packet.ICMPHostUnreachable, packet.ICMPv6Unreachable, packet.ICMPv6AddressUnreachable},
 }
 
-// reply answers a packet with the ICMP error of its kind.
+// reply answers a packet as its kind asks.
 func (p *Path) reply(m *Meta, frame []byte, now int64) Fate {
+	switch m.Kind {
+	case Echo:
+		return p.echo(m, frame, now)
+	case TunnelError:
+		return p.relay(m, frame, now)
+	}
 	var in packet.Info
 	if !p.fit(packet.Parse(frame, &in), &in) {
 		p.countError(ErrorUnfit)
@@ -190,28 +193,28 @@ func (p *Path) wayBack(in *packet.Info, kind, code uint8, now int64) (hop *nexth
 	return hop, hash
 }
 
-// answered gives the ICMP message that was made its link header, and posts it.
+// answered has the ICMP message that was made sent, in fragments if it is too long for
+// its way, or keeps it while its next hop is asked for. The first fragment
+// then stands for the message.
 func (p *Path) answered(m *Meta, in *packet.Info, hop *nexthop.Hop, hash uint64, now int64) Fate {
 	made := packet.Info{Family: in.Family, L3: packet.EthernetLen, End: uint32(len(p.answer) - headroom)}
 	f := rewrite.Frame{Chunk: p.answer, Off: headroom, Len: made.End}
-	if !rewrite.Link(&f, &made, hop) {
+	kept := Meta{Kind: m.Kind, Worker: m.Worker, Target: in.Src, Flow: hash, frames: 1}
+	done := rewrite.Link(&f, &made, hop) && p.cut(&f, frag.Cut{Limit: int(hop.MTU)}, func(frame []byte) bool {
+		if hop.State != nexthop.Unresolved {
+			return p.emit(m, hop, frame)
+		}
+		p.keep(&p.messages, &kept, frame, now)
+		kept.frames = 0
+		return true
+	})
+	switch {
+	case !done:
 		p.countError(ErrorLost)
 		return Unanswered
+	case hop.State != nexthop.Unresolved:
+		p.countError(ErrorSent)
 	}
-	return p.post(m, p.answer[f.Off:f.Off+f.Len], in, hop, hash, now)
-}
-
-// post has a finished message sent, or keeps it while its next hop is asked for.
-func (p *Path) post(m *Meta, frame []byte, in *packet.Info, hop *nexthop.Hop, hash uint64, now int64) Fate {
-	if hop.State == nexthop.Unresolved {
-		p.keep(&p.messages, &Meta{Kind: m.Kind, Worker: m.Worker, Target: in.Src, Flow: hash}, frame, now)
-		return Answered
-	}
-	if !p.emit(m, hop, frame) {
-		p.countError(ErrorLost)
-		return Unanswered
-	}
-	p.countError(ErrorSent)
 	return Answered
 }
 

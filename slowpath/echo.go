@@ -20,11 +20,7 @@ func (p *Path) echo(m *Meta, frame []byte, now int64) Fate {
 		kind = packet.ICMPv6EchoReply
 	}
 	hop, hash := p.wayBack(&in, kind, 0, now)
-	switch {
-	case hop == nil:
-		return Unanswered
-	case in.End-uint32(in.L3) > uint32(hop.MTU):
-		p.countError(ErrorLost)
+	if hop == nil {
 		return Unanswered
 	}
 	p.answer = rewrite.EchoReply(p.answer[:beforeIP], &in, frame, p.ident)

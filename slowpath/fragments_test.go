@@ -324,6 +324,89 @@ func TestSplitWaits(t *testing.T) {
 	}, "fragment gathered 6, oversize transmitted 3, oversize neighbour_failed 3, error sent 1, error not_answerable 2")
 }
 
+// TestLongEcho: echo requests that came in fragments are answered in fragments, as long as the way
+// back takes them. They are one answer.
+func TestLongEcho(t *testing.T) {
+	ping := packettest.Eth(nicMAC, clientMAC).IP4(client, vip).ICMP4(8, 0, 7).Payload(body[:3000])
+	ping6 := packettest.Eth(nicMAC, clientMAC).IP6(client6, vip6).ICMP6(128, 0, 7).Payload(body[:3000])
+	for _, row := range []struct {
+		stake string
+		p     packettest.Packet
+		want  string
+		first string
+	}{
+		{
+			"IPv4", ping, "0+1480 1480+1480 2960.48",
+			"eth0: 02:00:00:00:00:01 > 02:00:00:00:01:0a IP ttl=64 id=0x0001 frag=0 more=true 10.0.1.100 > 10.0.1.10 ICMP(1) type=0 code=0 rest=0x00000007",
+		},
+		{"IPv6", ping6, "0+1448 1448+1448 2896.112", ""},
+	} {
+		g := setGatherer(t, Limits{})
+		answer := func() {
+			g.give(toVIP(vip), row.p, []int{1000, 2000})
+			d := g.last(t)
+			d.Meta = Meta{Kind: Echo, Virtual: addr(vip)}
+			g.takeBack(d)
+		}
+		answer()
+		if got := cuts(g.frames); got != row.want || row.first != "" && g.sent[0] != row.first {
+			t.Errorf("%s: cut to %s, the first %s", row.stake, got, g.sent[0])
+		}
+		var got []byte
+		for _, f := range g.frames {
+			var in packet.Info
+			packet.Parse(f, &in)
+			at := int(in.L4)
+			if in.Family == 6 {
+				at = int(in.Frag) + 8
+			}
+			got = append(got, f[at:]...)
+		}
+		if !bytes.Equal(got[8:], body[:3000]) {
+			t.Errorf("%s: other data comes back", row.stake)
+		}
+		g.check(t, row.stake, g.sent, "echo answered 1, fragment gathered 3, error sent 1")
+
+		known := g.table
+		g.table = table(t, 2)
+		answer()
+		g.check(t, row.stake+": it waits", nil, "echo answered 2, fragment gathered 6, error sent 1, held 0+3")
+		g.table, g.frames = known, nil
+		g.TableChanged()
+		if got := cuts(g.frames); got != row.want {
+			t.Errorf("%s, after the wait: cut to %s", row.stake, got)
+		}
+		g.check(t, row.stake+": and goes", g.sent, "echo answered 2, fragment gathered 6, error sent 2")
+
+		g.full = true
+		answer()
+		g.full = false
+		g.check(t, row.stake+": refused", nil, "echo answered 2, echo unanswered 1, fragment gathered 9, error sent 2, error lost 1")
+	}
+}
+
+// TestLongTunnelError: an error about a tunnel's packet may come in fragments.
+func TestLongTunnelError(t *testing.T) {
+	g := setGatherer(t, Limits{})
+	e := tunnelTo(server, true)
+	f := rewrite.Frame{Chunk: make([]byte, 4096), Off: 256}
+	f.Len = uint32(copy(f.Chunk[256:], fromClient().DF().UDP(1000, 53).Payload(body[:1000]).Bytes()))
+	var in packet.Info
+	packet.Parse(f.Chunk[256:][:f.Len], &in)
+	src := addr("10.0.2.1")
+	e.Wrap(&f, &in, &src, 9)
+	rewrite.Link(&f, &in, &nexthop.Hop{})
+	quote := f.Chunk[f.Off+packet.EthernetLen:][:f.Len-packet.EthernetLen]
+	g.give(Meta{}, packettest.Eth("02:00:00:00:00:02", "02:00:00:00:02:0b").IP4("10.0.2.99", "10.0.2.1").ICMP4(3, 1, 0).Payload(quote), []int{600})
+	d := g.last(t)
+	d.Meta = Meta{Kind: TunnelError, Inner: 20 + 8 + 20}
+	g.takeBack(d)
+	if len(g.sent) != 1 || !strings.Contains(g.sent[0], "> 10.0.1.10 ICMP(1) type=3 code=1") {
+		t.Errorf("sent %q", g.sent)
+	}
+	g.check(t, "relayed", g.sent, "tunnel_error answered 1, fragment gathered 2, error sent 1")
+}
+
 // TestFragmentsExpire: the sender is told what became of its datagram, if its first
 // fragment was there [frag-incomplete, frag-timeout, v6-frag-timeout].
 func TestFragmentsExpire(t *testing.T) {

@@ -202,6 +202,7 @@ func (p *Path) ended(h *hold, m *Meta, f Fate) {
 	switch {
 	case !h.own:
 		p.countMany(m.Kind, f, m.frames)
+	case m.frames == 0:
 	case f == Released:
 		p.countError(ErrorSent)
 	case f == NeighbourFailed:

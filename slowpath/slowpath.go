@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
+	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/lb/flow"
 	"github.com/sluice-lb/sluice/slowpath/frag"
 )
@@ -154,7 +155,7 @@ type Path struct {
 }
 
 // New returns a Path. Its memory is made here: 5/4 of HoldFrames times FrameBytes, that of
-// Fragments, 64 datagrams of 64 KiB, and 100 KB.
+// Fragments, 65 datagrams of 64 KiB, and 100 KB.
 func New(c Config) *Path {
 	c.Limits = c.Limits.withDefaults()
 	if c.Resolve == nil {
@@ -169,7 +170,7 @@ func New(c Config) *Path {
 		cfg:     c,
 		packets: newHold(c.Limits, false), messages: newHold(messages, true),
 		limits:  newLimits(c.Limits.ICMP),
-		answer:  make([]byte, 0, headroom+max(answerBytes, c.Limits.FrameBytes)),
+		answer:  make([]byte, 0, headroom+packet.MaxFrame),
 		scratch: make([]byte, headroom+c.Limits.FrameBytes),
 		wake:    make(chan struct{}, 1),
 	}
@@ -187,10 +188,6 @@ func (p *Path) Handle(m *Meta, frame []byte) {
 		p.count(Host, p.toHost(m, frame))
 	case NoNeighbour:
 		p.keep(&p.packets, m, frame, now)
-	case TunnelError:
-		p.count(m.Kind, p.relay(m, frame, now))
-	case Echo:
-		p.count(Echo, p.echo(m, frame, now))
 	case Fragment:
 		p.gather(m, frame, now)
 	case Oversize:

@@ -326,7 +326,6 @@ func TestEcho(t *testing.T) {
 		{"from everyone: all of them would get it", packettest.Eth(nicMAC, clientMAC).IP4("10.0.1.255", vip).ICMP4(8, 0, 1), "", "not_answerable"},
 		{"from nobody", packettest.Eth(nicMAC, clientMAC).IP6("::", vip6).ICMP6(128, 0, 1), "", "not_answerable"},
 		{"from ourselves", packettest.Eth(nicMAC, clientMAC).IP4("10.0.2.1", vip).ICMP4(8, 0, 1), "", "no_way_back"},
-		{"longer than the way back takes", fromClient().ICMP4(8, 0, 1).Payload(make([]byte, 1500)), "", "lost"},
 	} {
 		s := set(t, Limits{ICMP: DefaultICMPLimits()})
 		s.Handle(&Meta{Kind: Echo, Worker: 3}, row.frame.Bytes())
