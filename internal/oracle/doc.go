@@ -1,4 +1,4 @@
-// Package oracle holds what Linux IPVS does with some 290 cases, and its tests hold
+// Package oracle holds what Linux IPVS does with some 370 cases, and its tests hold
 // sluice against that.
 //
 // oracle.py plays a case to the kernel's own IPVS in a User-Mode Linux guest;
