@@ -85,7 +85,7 @@ var budgeted = []string{"fastpath", "rings", "workers", "lb/conn"}
 var atStart = []string{
 	"fastpath/nexthop/builder.go", "fastpath/nexthop/several.go", "fastpath/rewrite/icmperror.go", "lb/conn/memory_unsafe.go", "rings/asavie.go", "rings/limits.go", "rings/members.go", "rings/nic.go", "rings/nic_unsafe.go", "rings/open.go", "rings/owner_check.go",
 	"rings/pcapport", "rings/socket.go", "rings/socket_unsafe.go", "rings/xdpprog",
-	"workers/ask.go", "workers/cpu", "workers/totals.go",
+	"workers/ask.go", "workers/cpu", "workers/setup.go", "workers/totals.go",
 }
 
 // source is a file of Go or C.

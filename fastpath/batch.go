@@ -19,7 +19,7 @@ type Packet struct {
 	Iface         uint16      // index in the nexthop table of the interface it came in by
 	Out           uint16      // port by which it leaves, when the verdict is Forward
 	Port          uint16      // port it came in by
-	Owner         uint16      // worker that owns it, when the verdict is Handoff
+	Owner         uint16      // worker that owns it, when the verdict is Handoff; this one: see learn.go
 	MTU           uint16      // that would fit, when the verdict is DropTooBig, or DropTunnelError about that; of the way out, when it is Split
 	Verdict       Verdict
 	Parts         uint16       // frames received that it stands for; more than 1: fragments
@@ -28,6 +28,7 @@ type Packet struct {
 	Handed        bool         // it came from another worker: never handed on
 	Own           bool         // the host's own stack sent it: an answer of a server that is the director itself (K-FWD-LOCAL)
 	Reply         bool         // it travels from server to client
+	Learn         bool         // its flow is the host's, and may pass without us: the verdict is Pass
 	Hop           *nexthop.Hop // next hop
 	Held                       // what the slow path is told when the verdict is Hold or Split
 	conn          conn.ID      // its connection; 0: none
@@ -69,7 +70,7 @@ func (b *Batch) Next() *Packet {
 	}
 	p := &b.Pkts[b.N]
 	b.N++
-	p.Verdict, p.Handed, p.Own, p.Reply = Forward, false, false, false
+	p.Verdict, p.Handed, p.Own, p.Reply, p.Learn = Forward, false, false, false, false
 	p.Parts, p.Largest, p.Split = 1, 0, false
 	p.conn, p.real, p.once, p.Hop = 0, 0, false, nil
 	return p

@@ -38,6 +38,7 @@ type Config struct {
 	Steering  *flow.Steering            // which worker owns a connection
 	Roles     []Role                    // by port
 	ICMP      Budget                    // of ICMP errors about connections
+	MaxLearnt int                       // flows of the host's that are learnt at once; 0: none
 	Room      func() (free, frames int) // of packet memory, asked once a second; nil: there is plenty
 	Random    uint64                    // a secret: where the random numbers of twos begin, and the key of GUE's source ports
 }
@@ -69,11 +70,13 @@ type Pipeline struct {
 	defence           defence
 	room              func() (free, frames int)
 	icmp              Budget
-	callers           map[flow.Key]uint32 // servers of SIP services, by address and port as Local (K-PE-3)
-	sweep             conn.ID             // where to go on looking for connections of removed servers; 0: nowhere
-	sweepAt           clock.Ticks         // when to begin
-	query             sched.Query         // scratch, so that it is not allocated
-	replyKey          flow.Key            // scratch
+	callers           map[flow.Key]uint32   // servers of SIP services, by address and port as Local (K-PE-3)
+	learnt            map[flow.Key]struct{} // flows of the host's that the XDP program may pass, by their packets' key as replies
+	maxLearnt         int
+	sweep             conn.ID     // where to go on looking for connections of removed servers; 0: nowhere
+	sweepAt           clock.Ticks // when to begin
+	query             sched.Query // scratch, so that it is not allocated
+	replyKey          flow.Key    // scratch
 }
 
 // realHop is the way to a real server: the next hop, valid for one version of
@@ -87,7 +90,8 @@ type realHop struct {
 // New returns a Pipeline that has no services and no routes yet: Adopt and
 // Routes give it both before the first Process.
 func New(c Config) *Pipeline {
-	p := &Pipeline{worker: c.Worker, conns: c.Conns, templates: c.Templates, steering: c.Steering, roles: c.Roles, icmp: c.ICMP, room: c.Room}
+	p := &Pipeline{worker: c.Worker, conns: c.Conns, templates: c.Templates, steering: c.Steering, roles: c.Roles, icmp: c.ICMP, room: c.Room, maxLearnt: c.MaxLearnt}
+	p.learnt = make(map[flow.Key]struct{}, c.MaxLearnt)
 	p.random, p.tunnelSeed = c.Random, flow.Seed{c.Random, ^c.Random}
 	p.expireOne, p.expireOneTemplate = p.expire, p.expireTemplate
 	return p

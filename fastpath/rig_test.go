@@ -32,6 +32,7 @@ type options struct {
 	max     int // connections; 0: 1000
 	workers int // 0: 1
 	roles   []Role
+	learn   int // flows
 }
 
 func newRig(t testing.TB, o options, services ...lb.ServiceSpec) *rig {
@@ -55,7 +56,7 @@ func newRig(t testing.TB, o options, services ...lb.ServiceSpec) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.templates.Close() })
-	r.pipe = New(Config{Conns: r.conns, Templates: r.templates, Steering: flow.NewSteering(max(1, o.workers), []byte("forty random bytes that are a hash's key!"), nil), Roles: o.roles})
+	r.pipe = New(Config{Conns: r.conns, Templates: r.templates, Steering: flow.NewSteering(max(1, o.workers), []byte("forty random bytes that are a hash's key!"), nil), Roles: o.roles, MaxLearnt: o.learn})
 	r.pipe.Routes(pathtest.Routes(t))
 	r.pipe.Adopt(r.director.Current(), r.now)
 	return r

@@ -25,7 +25,7 @@ func (p *Pipeline) miss(b *Batch, at int) {
 	k, in := &b.Pkts[at], &b.Pkts[at].Info
 	k.conn, k.Reply = 0, false
 	svc := p.service(k, in)
-	fromServer := svc == nil && (k.Own || p.snap.IsReal(&in.Src))
+	fromServer := svc == nil && (k.Own || p.snap.IsReal(&in.Src) || p.snap.IsVIP(&in.Src))
 	if svc == nil && !fromServer && in.FlowProto() == in.Proto {
 		k.Verdict = Pass
 		return
@@ -96,6 +96,7 @@ func (p *Pipeline) strayReply(b *Batch, at int) Verdict {
 	refused := p.refused(in)
 	caller, calls := p.caller(in)
 	if !refused && !calls {
+		p.learn(k)
 		return Pass
 	}
 	k.Hop = p.hops.Choose(p.hops.Lookup(&in.Dst), &in.Dst, 0)
@@ -216,8 +217,15 @@ func (p *Pipeline) connect(b *Batch, at int, in *packet.Info, svc *lb.Service, i
 	if svc.OnePacket && in.Proto == packet.ProtoUDP {
 		c.Flags |= conn.OnePacket // freed right after the packet (K-CONN-8)
 		b.once[at], k.once = c, true
-	} else if k.conn = p.insert(&c); k.conn == 0 {
-		return DropTableFull
+	} else {
+		server := p.serverKey(&c)
+		if _, learnt := p.learnt[p.replyKey]; learnt {
+			k.Owner = uint16(p.worker)
+			return Handoff // its replies would not come here
+		}
+		if k.conn, _ = p.conns.Insert(&c, server); k.conn == 0 {
+			return DropTableFull
+		}
 	}
 	p.added = p.added || !k.once
 	if id != lb.NoReal {
@@ -243,18 +251,4 @@ func (p *Pipeline) bind(id uint32, once bool) {
 	} else {
 		row.Refs.Add(1)
 	}
-}
-
-// insert puts c into the table, by its server's key too if it is NAT.
-func (p *Pipeline) insert(c *conn.Conn) conn.ID {
-	var server *flow.Key
-	if isNAT(c) {
-		p.replyKey = flow.Key{
-			Client: c.Client, Local: p.snap.Reals[c.Real].Addr, ClientPort: c.ClientPort, LocalPort: c.RealPort,
-			Proto: c.Proto, Side: flow.ServerSide,
-		}
-		server = &p.replyKey
-	}
-	id, _ := p.conns.Insert(c, server)
-	return id
 }

@@ -14,7 +14,7 @@ const (
 	Released                      // sent on, its next hop's address having become known
 	NeighbourFailed               // dropped: its next hop did not answer
 	HoldFull                      // dropped: too many packets wait; the oldest goes first
-	HoldLost                      // dropped: its next hop became known but it could not be sent
+	HoldLost                      // dropped: its next hop became known, or what was learnt was forgotten, but nobody had room for it
 	SplitLost                     // dropped: not all of its fragments could be sent
 	Gathered                      // a fragment: its datagram is complete, a worker counts its end
 	FragmentMalformed             // dropped: it contradicts itself or its datagram

@@ -66,9 +66,12 @@ func (p *Path) gather(m *Meta, frame []byte, now int64) {
 func (p *Path) takeBack(d *Datagram) {
 	switch d.Kind {
 	case Elsewhere:
-		d.Handed = true
-		p.cfg.Deliver(d.Owner, d)
-		return
+		if d.Owner != d.Worker || p.cfg.Learner.Forget() {
+			d.Handed = true
+			p.cfg.Deliver(d.Owner, d)
+			return
+		}
+		p.countMany(Elsewhere, HoldLost, int(d.Parts))
 	case Nothing:
 	case Host:
 		p.passAll(d)

@@ -102,6 +102,12 @@ func TestGather(t *testing.T) {
 	}
 	g.check(t, "of another worker's connection", nil, "fragment gathered 3")
 
+	d.Owner, d.Worker = 4, 4
+	g.takeBack(d)
+	if again := g.last(t); again != d || g.to[2] != 4 || !slices.Equal(g.learnt, []string{"forget"}) {
+		t.Errorf("of the same worker's: lent to %d after %q", g.to[2], g.learnt)
+	}
+
 	d.Kind = Nothing
 	g.takeBack(d)
 	g.check(t, "dropped, which its worker counts", nil, "fragment gathered 3")

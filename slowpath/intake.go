@@ -28,7 +28,7 @@ func (c Class) String() string {
 // Class returns whose budget a packet of this kind is on.
 func (k Kind) Class() Class {
 	switch k {
-	case Host:
+	case Host, Elsewhere:
 		return HandBack
 	case NoNeighbour:
 		return Unresolved

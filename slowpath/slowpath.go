@@ -34,7 +34,7 @@ const (
 	NoNeighbour                 // keep it until its next hop's address is known
 	Fragment                    // put it together with others (K-PATH-7)
 	Oversize                    // send it in fragments (K-FWD-MTU)
-	Elsewhere                   // a Datagram: another worker owns its connection
+	Elsewhere                   // give it to the worker that owns its connection; if that is who sent it here, once what was learnt is forgotten
 	Kinds                       // how many there are
 )
 
@@ -67,6 +67,7 @@ type Meta struct {
 	Iface       uint16 // index in nexthop.Table of the interface that it came in by
 	MTU         uint16 // TooBig: what would fit, Oversize: what fits, in bytes of IP; TunnelError: of the tunnel's packet, 0 if it is about something else
 	Inner       uint16 // NoNeighbour, Oversize, TunnelError: bytes from the first IP header to that of the client's packet; 0: it is the first
+	Learn       uint32 // Host: its flow may be learnt under this number; 0: not
 	Kind        Kind
 	Direct      bool // NoNeighbour, Oversize: the way is Table.OnLink's (DR), not Table.Lookup's
 	Silent      bool // NoNeighbour, Oversize: no error if it fails, as of replies
@@ -88,6 +89,18 @@ type HostSink interface {
 	Inject(iface int, frame []byte) error
 }
 
+// Learner knows flows that look like replies and are the host's.
+type Learner interface {
+	// Learn has packets like this one pass from now on without being seen here,
+	// unless number is not that of the present any more.
+	Learn(number uint32, in *packet.Info)
+	// Forget makes all void; false: it could not.
+	Forget() bool
+	// Return gives a frame that came in by the interface of that index in
+	// nexthop.Table back to its worker; false: it has no room.
+	Return(worker, iface int, frame []byte) bool
+}
+
 // Config is what a Path works with; its functions are called on the Path's
 // goroutine.
 type Config struct {
@@ -95,6 +108,7 @@ type Config struct {
 	Emit    func(m *Out, frame []byte) bool     // has a finished Ethernet frame sent; false: it cannot take it now
 	Host    HostSink                            // takes what is the host's
 	Resolve func(iface uint16, addr *flow.Addr) // asks for a neighbour's address, without waiting for it; nil: nobody to ask
+	Learner Learner                             // nil: workers have nothing learnt
 	Now     func() int64                        // clock.Clock's, nanoseconds
 	Deliver func(worker uint16, d *Datagram)    // lends a worker a datagram; there is always room
 	Seed    [32]byte                            // a secret: what idents of IPv6 fragments follow from
@@ -142,12 +156,13 @@ type Path struct {
 	messages hold // ICMP messages of our own that do
 	frags    fragments
 
-	answer  []byte // an ICMP message under construction
-	scratch []byte // a frame with headroom, for one that need not wait after all
-	out     Out    // goes with the frame that is being sent
-	ident   uint16 // of the last IPv4 message
-	version uint64 // of the table that the kept packets were last looked at with
-	inTimer bool   // Tick runs
+	answer  []byte      // an ICMP message under construction
+	scratch []byte      // a frame with headroom, for one that need not wait after all
+	out     Out         // goes with the frame that is being sent
+	flow    packet.Info // of the packet that is being learnt
+	ident   uint16      // of the last IPv4 message
+	version uint64      // of the table that the kept packets were last looked at with
+	inTimer bool        // Tick runs
 
 	wake   chan struct{}
 	asleep atomic.Bool
@@ -192,14 +207,29 @@ func (p *Path) Handle(m *Meta, frame []byte) {
 		p.gather(m, frame, now)
 	case Oversize:
 		p.splitFrame(m, frame)
+	case Elsewhere:
+		p.giveBack(m, frame)
 	default:
 		p.count(m.Kind, p.reply(m, frame, now))
 	}
 }
 
+// toHost hands a packet to the host's stack, before its flow is learnt: it goes
+// before those that then pass without us.
 func (p *Path) toHost(m *Meta, frame []byte) Fate {
 	if err := p.cfg.Host.Inject(int(m.Iface), frame); err != nil {
 		return HostRefused
 	}
+	if m.Learn != 0 && packet.Parse(frame, &p.flow) == packet.Parsed {
+		p.cfg.Learner.Learn(m.Learn, &p.flow)
+	}
 	return Passed
+}
+
+// giveBack returns a packet to its worker when nothing is learnt any more, which
+// then counts its end.
+func (p *Path) giveBack(m *Meta, frame []byte) {
+	if !p.cfg.Learner.Forget() || !p.cfg.Learner.Return(int(m.Worker), int(m.Iface), frame) {
+		p.count(Elsewhere, HoldLost)
+	}
 }

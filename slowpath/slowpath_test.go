@@ -92,6 +92,8 @@ type stage struct {
 	host   []string
 	broken bool // the host takes nothing
 	asked  []string
+	learnt []string // what was learnt, forgotten and returned
+	stuck  bool     // nothing can be forgotten
 }
 
 func (s *stage) Inject(iface int, frame []byte) error {
@@ -118,6 +120,7 @@ func set(t *testing.T, l Limits) *stage {
 			return true
 		},
 		Host:    s,
+		Learner: s,
 		Resolve: func(iface uint16, a *flow.Addr) { s.asked = append(s.asked, fmt.Sprintf("%v %d", a, iface)) },
 		Now:     s.clock.Now,
 		Limits:  l,

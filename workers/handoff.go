@@ -25,10 +25,18 @@ type Inbox struct{ ring *spsc.Ring[letter] }
 // NewInbox returns an inbox of slots packets of at most bytes each.
 func NewInbox(slots, bytes int) *Inbox { return &Inbox{ring: spsc.New[letter](slots, bytes)} }
 
-// peer is another worker, and the inbox that this worker fills for it.
+// peer is a worker, and the inbox that somebody else fills for it.
 type peer struct {
 	worker *Worker
 	inbox  *Inbox
+}
+
+// post leaves a packet for the worker. Only the inbox's one producer may call it.
+// false: the inbox is full, or the frame too long.
+func (p *peer) post(l letter, frame []byte) bool {
+	ok := p.inbox.put(l, frame)
+	p.worker.Wake()
+	return ok
 }
 
 // put copies frame into the inbox; false: it is full, or the frame larger
@@ -43,22 +51,13 @@ func (in *Inbox) put(l letter, frame []byte) bool {
 	return true
 }
 
-// handOff gives k to the worker that owns its connection.
+// handOff gives k to the worker that owns its connection. To this one it comes back
+// by the slow path, which has what was learnt forgotten.
 func (w *Worker) handOff(k *fastpath.Packet) bool {
-	to := &w.peers[k.Owner]
-	if !to.inbox.put(letter{port: k.Port, handed: true, own: k.Own}, k.Chunk[k.Off:k.Off+k.Len]) {
-		return false
+	if int(k.Owner) == w.ID {
+		return w.toSlowPath(k)
 	}
-	to.worker.Wake()
-	return true
-}
-
-// Send leaves a finished Ethernet frame in the inbox for w to transmit on
-// port. Only the inbox's one producer may call it. false: the inbox is full.
-func (w *Worker) Send(in *Inbox, port int, frame []byte) bool {
-	ok := in.put(letter{port: uint16(port), send: true}, frame)
-	w.Wake()
-	return ok
+	return w.peers[k.Owner].post(letter{port: k.Port, handed: true, own: k.Own}, k.Chunk[k.Off:k.Off+k.Len])
 }
 
 // readInboxes takes what others left: packets of this worker's connections,
@@ -159,6 +158,9 @@ func (w *Worker) describe(k *fastpath.Packet, m *slowpath.Meta) {
 	*m = slowpath.Meta{Worker: uint16(w.ID), Iface: k.Iface, MTU: k.MTU, Inner: k.Inner, Kind: kinds[k.Verdict], Owner: k.Owner, Own: k.Own}
 	if !k.Reply {
 		m.Virtual, m.VirtualPort = k.Info.Dst, k.Info.DstPort
+	}
+	if k.Learn {
+		m.Learn = w.learning
 	}
 	if k.Verdict == fastpath.Hold || k.Verdict == fastpath.Split {
 		h := &k.Held

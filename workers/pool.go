@@ -10,54 +10,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sizes of the inboxes, in packets.
-const (
-	peerInboxSlots = 512
-	slowInboxSlots = 1024
-)
-
 // Pool is all workers of a node, connected with each other.
 type Pool struct {
 	Workers []*Worker
-	slow    []*Inbox // by worker: what the slow path sends by it
-	host    *Inbox   // the first worker's: what the host's stack sends by it
-}
-
-// NewPool connects workers: each gets an inbox from every other and one from
-// the slow path. frameSize is the largest packet, in bytes.
-func NewPool(workers []*Worker, frameSize int) *Pool {
-	p := &Pool{Workers: workers}
-	for _, to := range workers {
-		slow := NewInbox(slowInboxSlots, frameSize)
-		p.slow = append(p.slow, slow)
-		to.inboxes = append(to.inboxes, slow)
-		for _, from := range workers {
-			var in *Inbox
-			if from != to {
-				in = NewInbox(peerInboxSlots, frameSize)
-				to.inboxes = append(to.inboxes, in)
-			}
-			from.peers = append(from.peers, peer{worker: to, inbox: in})
-		}
-	}
-	p.host = NewInbox(peerInboxSlots, frameSize)
-	workers[0].inboxes = append(workers[0].inboxes, p.host)
-	return p
+	slow    []peer // by worker: what the slow path sends by it
+	host    peer   // the first worker: what the host's stack sends by it
 }
 
 // FromHost leaves a frame that the host's own stack sent for the worker whose
 // connection it belongs to: the first one hands it on. Only one goroutine may call it.
 // false: the inbox is full.
 func (p *Pool) FromHost(frame []byte) bool {
-	ok := p.host.put(letter{own: true}, frame)
-	p.Workers[0].Wake()
-	return ok
+	return p.host.post(letter{own: true}, frame)
 }
 
 // Send leaves a finished Ethernet frame for worker to transmit on port. Only
 // the slow path's goroutine may call it. false: the inbox is full.
 func (p *Pool) Send(worker, port int, frame []byte) bool {
-	return p.Workers[worker].Send(p.slow[worker], port, frame)
+	return p.slow[worker].post(letter{port: uint16(port), send: true}, frame)
+}
+
+// Return leaves a packet that came in by port for worker to process it again.
+// Only the slow path's goroutine may call it. false: the inbox is full.
+func (p *Pool) Return(worker, port int, frame []byte) bool {
+	return p.slow[worker].post(letter{port: uint16(port), handed: true}, frame)
 }
 
 // Wake wakes all workers, after something was published.

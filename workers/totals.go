@@ -54,7 +54,7 @@ func (t *Totals) settle(c *slowpath.Counters) {
 			t.Passed -= n
 			t.Dropped[f.String()] += n
 		}
-		n := c.Packets[slowpath.NoNeighbour][f] + c.Packets[slowpath.Oversize][f]
+		n := c.Packets[slowpath.NoNeighbour][f] + c.Packets[slowpath.Oversize][f] + c.Packets[slowpath.Elsewhere][f]
 		if f != slowpath.Gathered {
 			n += c.Packets[slowpath.Fragment][f]
 		}

@@ -58,6 +58,11 @@ type Config struct {
 	// path that there is something in it.
 	Slow     *slowpath.Intake
 	WakeSlow func()
+
+	// Learning is the number under which flows of the host's are learnt; another
+	// number forgets them. MaxLearnt is how many; 0: none, and Learning may be nil.
+	Learning  *atomic.Uint32
+	MaxLearnt int
 }
 
 // Worker carries packets between the queues that it owns.
@@ -80,28 +85,9 @@ type Worker struct {
 	now      int64 // of this turn, nanoseconds of the clock
 	lastTick clock.Ticks
 	behind   bool // timers are left over from the last turn
+	learning uint32
 	pollFDs  []unix.PollFd
 	stopped  chan struct{} // closed when Run has returned
-}
-
-// New returns a Worker that is connected to nobody yet; see NewPool.
-func New(c Config) (*Worker, error) {
-	w := &Worker{Config: c, requests: make(chan request, 16), stopped: make(chan struct{})}
-	w.pipe = fastpath.New(fastpath.Config{Worker: c.ID, Conns: c.Conns, Templates: c.Templates, Random: c.Random, Steering: c.Steering, Roles: c.Roles, ICMP: c.ICMP, Room: c.Ports[0].Room})
-	w.frames = make([]rings.Frame, c.Batch)
-	w.spare = make([]rings.Frame, 0, fastpath.MaxBatch)
-	w.tx = make([]outbox, len(c.Ports))
-	w.lastTick = clock.TicksAt(c.Clock.Now())
-	if err := w.wake.open(); err != nil {
-		return nil, err
-	}
-	w.pollFDs = []unix.PollFd{{Fd: int32(w.wake.fd), Events: unix.POLLIN}}
-	for _, p := range c.Ports {
-		if fd := p.FD(); fd >= 0 {
-			w.pollFDs = append(w.pollFDs, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
-		}
-	}
-	return w, nil
 }
 
 // Turn does one round: what was published, each queue, the inboxes, timers
@@ -125,8 +111,13 @@ func (w *Worker) Turn() (busy bool) {
 	return busy || w.behind
 }
 
-// adopt takes over the services and routes that were published since.
+// adopt takes over the services and routes that were published since. What was
+// learnt goes first: what is learnt from here on is by services as new as its number.
 func (w *Worker) adopt(now clock.Ticks) {
+	if w.Learning != nil && w.Learning.Load() != w.learning {
+		w.learning = w.Learning.Load()
+		w.pipe.Forget()
+	}
 	if hops := w.Routes.Load(); hops != w.hops {
 		w.hops = hops
 		w.pipe.Routes(hops)

@@ -71,6 +71,7 @@ func newBench(t testing.TB, workers int, copying bool, services ...lb.ServiceSpe
 			ICMP: fastpath.Budget{Rate: 1, Burst: 8},
 			Idle: Idle{Adaptive: true, Spin: time.Millisecond}, Conns: table, Templates: templates, Steering: steering, Clock: b.clock,
 			Services: b.director.Published(), Routes: &hops, Slow: slowpath.NewIntake(budgets, 2048), WakeSlow: func() {},
+			Learning: new(atomic.Uint32), MaxLearnt: 1000,
 		})
 		if err != nil {
 			t.Fatal(err)

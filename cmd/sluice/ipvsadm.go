@@ -209,7 +209,7 @@ func (n *node) IPVSAdm(ctx context.Context, a control.Admin) (*control.AdminResu
 		Backend: &ipvsadm.DirectorBackend{Director: n.director, Live: live{ctx, n}, Meter: &n.meter},
 	})
 	if after := n.director.Current(); after != before {
-		n.wake()
+		n.published()
 		n.keepNeighbors()
 		if err := n.resteer(nil); err != nil {
 			return nil, err

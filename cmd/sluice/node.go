@@ -46,12 +46,13 @@ type node struct {
 	tap       *punt.Tap
 	slow      *slowpath.Path
 
-	meter ipvsadm.Meter
-	names []string       // of the interfaces
-	nics  []int          // their indexes
-	links []portLink     // by interface, as last seen; the neighbour watcher's
-	hops  *nexthop.Table // as last seen; the neighbour watcher's
-	fatal chan error     // why the node cannot go on
+	meter    ipvsadm.Meter
+	names    []string       // of the interfaces
+	nics     []int          // their indexes
+	links    []portLink     // by interface, as last seen; the neighbour watcher's
+	hops     *nexthop.Table // as last seen; the neighbour watcher's
+	fatal    chan error     // why the node cannot go on
+	unlearnt sync.Once      // to log that flows are not learnt
 	// addresses has something in it when the host's may have changed.
 	addresses chan struct{}
 	// membership has something in it when members of bonds may have changed.
@@ -113,7 +114,7 @@ func (n *node) apply(r *control.Reload) error {
 	n.cfg = cfg
 	n.level.Set(levelOf(cfg.Log))
 	warnIgnored(n.log, &cfg.Spec.Sysctl)
-	n.wake()
+	n.published()
 	n.keepNeighbors()
 	if err := n.resteer(nil); err != nil { // they redirect too much, until the next time
 		n.log.Error("update XDP tables", "error", err)
@@ -249,7 +250,7 @@ func (n *node) collect(ctx context.Context) {
 		if n.director.Current().Generation == before {
 			continue
 		}
-		n.wake()
+		n.published()
 		n.mu.Lock()
 		err := n.resteer(nil)
 		n.mu.Unlock()

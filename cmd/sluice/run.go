@@ -130,19 +130,22 @@ func (n *node) start() error {
 	} else if err != nil {
 		return err
 	}
+	if err := n.loadSteering(); err != nil {
+		return err
+	}
 	var secret [32]byte
 	if _, err := rand.Read(secret[:]); err != nil {
 		return err
 	}
 	n.slow = slowpath.New(slowpath.Config{
-		Tables: n.network.Table, Emit: n.emit, Host: n.tap, Resolve: n.network.Resolve,
+		Tables: n.network.Table, Emit: n.emit, Host: n.tap, Resolve: n.network.Resolve, Learner: learner{n},
 		Now: clock.System{}.Now, Deliver: n.deliver, Seed: secret,
 		Limits: slowpath.Limits{ICMP: n.cfg.SlowPath.Errors, FrameBytes: n.cfg.Workers.FrameSize, Fragments: n.cfg.SlowPath.Reassembly.Limits()},
 	})
 	if err := n.makeWorkers(plan); err != nil {
 		return err
 	}
-	return n.makeSteering()
+	return n.attachSteering()
 }
 
 // openNetwork begins to follow the kernel's network.
@@ -212,6 +215,7 @@ func (n *node) makeWorkers(p *plan) error {
 			Services: n.director.Published(), Routes: n.network.Published(),
 			ICMP: fastpath.Budget{Rate: n.cfg.SlowPath.ICMP.Rate, Burst: n.cfg.SlowPath.ICMP.Burst},
 			Slow: slowpath.NewIntake(n.cfg.SlowPath.Budgets(), n.cfg.Workers.FrameSize), WakeSlow: n.slow.Wake,
+			Learning: n.steer.Generation(), MaxLearnt: xdpprog.MaxLearnt,
 		})
 		if err != nil {
 			return err
@@ -226,9 +230,8 @@ func (n *node) makeWorkers(p *plan) error {
 // connections: few services are persistent, and a client has one for many.
 func templateRoom(c *config.Config) int { return max(1024, c.Connections.Max/8) }
 
-// makeSteering loads the XDP programs and attaches them: from here on packets
-// come.
-func (n *node) makeSteering() (err error) {
+// loadSteering makes the kernel's programs and their tables.
+func (n *node) loadSteering() (err error) {
 	queues := 0
 	for _, d := range n.devices {
 		queues = max(queues, 1+slices.Max(d.queues))
@@ -237,6 +240,12 @@ func (n *node) makeSteering() (err error) {
 		return err
 	}
 	n.answers = xdpprog.NewAnswers(n.tap.Index(), n.nics)
+	return nil
+}
+
+// attachSteering fills the tables and attaches the XDP programs: from here on
+// packets come.
+func (n *node) attachSteering() error {
 	if err := n.resteer(nil); err != nil {
 		return err
 	}

@@ -148,7 +148,7 @@ func (n *node) Sysctl(_ context.Context, edit func(*lb.Sysctl) error) (*lb.Sysct
 		return &now, nil
 	}
 	n.director.SetSysctl(now)
-	n.wake()
+	n.published()
 	before := config.Tunables(&was)
 	for i, t := range config.Tunables(&now) {
 		if t != before[i] {

@@ -99,6 +99,8 @@ func (s *Steer) instance(ifindex int, mode Mode) (*Attachment, error) {
 		steerMapAddresses: s.shared.Addresses,
 		steerMapMarks:     s.shared.Marks,
 		steerMapMarkNets:  s.shared.MarkNets,
+		steerMapLearnt:    s.shared.Learnt,
+		steerMapLearning:  s.shared.Learning,
 	}})
 }
 

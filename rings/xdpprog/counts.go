@@ -12,6 +12,7 @@ const (
 	Malformed = Reason(steerReasonPASS_MALFORMED) // cut short, lying lengths, more than 8 IPv6 extension headers
 	NoSocket  = Reason(steerReasonPASS_NO_SOCKET) // to be redirected, but the queue has no socket
 	Returned  = Reason(steerReasonPASS_RETURNED)  // handed back by the slow path
+	Learnt    = Reason(steerReasonPASS_LEARNT)    // looks like a reply, but Learn said that it is the host's
 	ToService = Reason(steerReasonHIT_SERVICE)    // to a service
 	Marked    = Reason(steerReasonHIT_MARK)       // by a mark rule
 	NATReply  = Reason(steerReasonHIT_REPLY)      // from a NAT real server
@@ -23,7 +24,7 @@ const (
 	Reasons   = Reason(steerReasonREASONS)        // their number
 )
 
-var reasonNames = [Reasons]string{"other", "group", "malformed", "no-socket", "returned", "service", "mark", "reply", "direct", "icmp", "fragment", "ipsec", "echo"}
+var reasonNames = [Reasons]string{"other", "group", "malformed", "no-socket", "returned", "learnt", "service", "mark", "reply", "direct", "icmp", "fragment", "ipsec", "echo"}
 
 func (r Reason) String() string {
 	if r >= Reasons {

@@ -147,18 +147,26 @@ func (p *modelPacket) decide(w *Want) Reason {
 	}
 	for _, r := range w.Reals {
 		if r.Addr == p.src && int(r.Proto) == p.proto && (int(r.Port) == from || r.Port == 0) {
-			return NATReply
+			return p.unlessLearnt(NATReply, from, to)
 		}
 	}
 	for _, s := range w.Services {
 		if s.Addr == p.src && int(s.Proto) == p.proto && (int(s.Port) == from || s.Port == 0) {
-			return Direct
+			return p.unlessLearnt(Direct, from, to)
 		}
 	}
 	if w.marks(p.src, p.dst, p.proto, to) {
 		return Marked
 	}
 	return Other
+}
+
+// unlessLearnt is r, but for the flows that load has the program learn.
+func (p *modelPacket) unlessLearnt(r Reason, from, to int) Reason {
+	if slices.Contains(hosts, Flow{uint8(p.proto), p.src, p.dst, uint16(from), uint16(to)}) {
+		return Learnt
+	}
+	return r
 }
 
 func (p *modelPacket) decideICMP(w *Want, toVIP, fromNAT bool) Reason {

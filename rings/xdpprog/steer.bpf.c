@@ -30,6 +30,7 @@ enum reason {
 	PASS_MALFORMED, // cut short, or lengths that contradict each other
 	PASS_NO_SOCKET, // ours, but no socket serves the queue
 	PASS_RETURNED,  // handed back by the slow path, as the host's
+	PASS_LEARNT,    // looks like a reply, and is known for the host's
 	HIT_SERVICE,    // to a service's address and port
 	HIT_MARK,       // matched by a mark rule
 	HIT_REPLY,      // from a NAT real server's address and port
@@ -160,6 +161,23 @@ struct {
 	__type(key, __u32);
 	__type(value, struct count);
 } counts SEC(".maps");
+
+// Flows that look like replies and are the host's, by the value of learning when
+// that was learnt: those of another value are forgotten. A flow's portless and zero are 0.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1); // set at load
+	__type(key, struct flow);
+	__type(value, __u32);
+} learnt SEC(".maps");
+
+// Not 0: flows are learnt.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} learning SEC(".maps");
 
 // Source address of frames that the slow path has handed back to the host. Where
 // the stack takes frames (generic mode) they come here a second time. Zero: never.
@@ -321,6 +339,17 @@ static __always_inline enum reason icmp(struct xdp_md *ctx, struct cursor *c,
 	return is_marked(&request, ctx->ingress_ifindex) ? HIT_ICMP : PASS_OTHER;
 }
 
+// reply is hit, unless the flow is known for the host's.
+static __always_inline enum reason reply(const struct flow *f, enum reason hit)
+{
+	__u32 zero = 0, *now = bpf_map_lookup_elem(&learning, &zero), *then;
+
+	if (!now || !*now)
+		return hit;
+	then = bpf_map_lookup_elem(&learnt, f);
+	return then && *then == *now ? PASS_LEARNT : hit;
+}
+
 static __always_inline int is_returned(const struct ethhdr *eth)
 {
 	for (int i = 0; returned[0] && i < ETH_ALEN; i++)
@@ -399,10 +428,10 @@ static __noinline enum reason decide(struct xdp_md *ctx)
 		return HIT_SERVICE;
 	if (from & NAT &&
 	    is_endpoint(&f.src, f.sport, f.proto, NAT_REAL, from & NAT_ANY))
-		return HIT_REPLY;
+		return reply(&f, HIT_REPLY);
 	if (from & VIP && // K-CONN-4: accounted, though not rewritten
 	    is_endpoint(&f.src, f.sport, f.proto, SERVICE, from & VIP_ANY))
-		return HIT_DIRECT;
+		return reply(&f, HIT_DIRECT);
 	return is_marked(&f, ctx->ingress_ifindex) ? HIT_MARK : PASS_OTHER;
 }
 

@@ -51,6 +51,18 @@ const (
 	steerEndpointFlagGUE_REAL steerEndpointFlag = 4
 )
 
+type steerFlow struct {
+	_        structs.HostLayout
+	Src      steerAddr
+	Dst      steerAddr
+	Sport    uint16
+	Dport    uint16
+	Proto    uint8
+	Portless uint8
+	V6       uint8
+	Zero     uint8
+}
+
 type steerMarkNet struct {
 	_          structs.HostLayout
 	Length     uint32
@@ -90,15 +102,16 @@ const (
 	steerReasonPASS_MALFORMED steerReason = 2
 	steerReasonPASS_NO_SOCKET steerReason = 3
 	steerReasonPASS_RETURNED  steerReason = 4
-	steerReasonHIT_SERVICE    steerReason = 5
-	steerReasonHIT_MARK       steerReason = 6
-	steerReasonHIT_REPLY      steerReason = 7
-	steerReasonHIT_DIRECT     steerReason = 8
-	steerReasonHIT_ICMP       steerReason = 9
-	steerReasonHIT_FRAGMENT   steerReason = 10
-	steerReasonHIT_IPSEC      steerReason = 11
-	steerReasonHIT_ECHO       steerReason = 12
-	steerReasonREASONS        steerReason = 13
+	steerReasonPASS_LEARNT    steerReason = 5
+	steerReasonHIT_SERVICE    steerReason = 6
+	steerReasonHIT_MARK       steerReason = 7
+	steerReasonHIT_REPLY      steerReason = 8
+	steerReasonHIT_DIRECT     steerReason = 9
+	steerReasonHIT_ICMP       steerReason = 10
+	steerReasonHIT_FRAGMENT   steerReason = 11
+	steerReasonHIT_IPSEC      steerReason = 12
+	steerReasonHIT_ECHO       steerReason = 13
+	steerReasonREASONS        steerReason = 14
 )
 
 // Names of all BPF objects in the ELF.
@@ -108,6 +121,8 @@ const (
 	steerMapAddresses    = "addresses"
 	steerMapCounts       = "counts"
 	steerMapEndpoints    = "endpoints"
+	steerMapLearning     = "learning"
+	steerMapLearnt       = "learnt"
 	steerMapMarkNets     = "mark_nets"
 	steerMapMarks        = "marks"
 	steerMapSockets      = "sockets"
@@ -167,6 +182,8 @@ type steerMapSpecs struct {
 	Addresses *ebpf.MapSpec `ebpf:"addresses"`
 	Counts    *ebpf.MapSpec `ebpf:"counts"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
+	Learning  *ebpf.MapSpec `ebpf:"learning"`
+	Learnt    *ebpf.MapSpec `ebpf:"learnt"`
 	MarkNets  *ebpf.MapSpec `ebpf:"mark_nets"`
 	Marks     *ebpf.MapSpec `ebpf:"marks"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
@@ -202,6 +219,8 @@ type steerMaps struct {
 	Addresses *ebpf.Map `ebpf:"addresses"`
 	Counts    *ebpf.Map `ebpf:"counts"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
+	Learning  *ebpf.Map `ebpf:"learning"`
+	Learnt    *ebpf.Map `ebpf:"learnt"`
 	MarkNets  *ebpf.Map `ebpf:"mark_nets"`
 	Marks     *ebpf.Map `ebpf:"marks"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
@@ -212,6 +231,8 @@ func (m *steerMaps) Close() error {
 		m.Addresses,
 		m.Counts,
 		m.Endpoints,
+		m.Learning,
+		m.Learnt,
 		m.MarkNets,
 		m.Marks,
 		m.Sockets,

@@ -39,6 +39,16 @@ const (
 	host, another = "203.0.113.1", "192.0.2.99"
 )
 
+// hosts are flows that were learnt.
+var hosts = []Flow{
+	{tcp, addr(natRIP), addr(another), 8080, 9000},
+	{tcp, addr(natRIP6), addr(cip6), 8443, 9000},
+	{tcp, addr(natAnyRIP), addr(another), 31337, 9000},
+	{tcp, addr(vip), addr(another), 80, 9000},
+	{tcp, addr(natRIP), addr(vip), 8080, 80},
+	{tcp, addr(cip), addr(another), 1, 2},
+}
+
 // returned is the source address of frames that were handed back.
 var returned = [6]byte{2, 0, 0, 0, 0, 9}
 
@@ -147,6 +157,14 @@ var packets = []struct {
 	{"to a NAT server, not from it", eth4(ip4(tcp, cip, natRIP, ports(40000, 8080))), Other},
 	{"from a TUN server's own address", eth4(ip4(tcp, tunRIP, cip, ports(80, 40000))), Other},
 	{"a DR reply that comes through (K-CONN-4)", eth4(ip4(tcp, vip, cip, ports(80, 40000))), Direct},
+	{"a flow of the host's from there", eth4(ip4(tcp, natRIP, another, ports(8080, 9000))), Learnt},
+	{"in IPv6", eth6(ip6(tcp, natRIP6, cip6, ports(8443, 9000))), Learnt},
+	{"of a server of every port", eth4(ip4(tcp, natAnyRIP, another, ports(31337, 9000))), Learnt},
+	{"from a service", eth4(ip4(tcp, vip, another, ports(80, 9000))), Learnt},
+	{"another of its ports", eth4(ip4(tcp, natRIP, another, ports(8080, 9001))), NATReply},
+	{"a fragment of it", eth4(ip4(tcp, natRIP, another, ports(8080, 9000), moreFragments)), Fragment},
+	{"the other direction is not meant", eth4(ip4(tcp, another, vip, ports(9000, 80))), ToService},
+	{"nor what goes to a service, whatever was learnt", eth4(ip4(tcp, natRIP, vip, ports(8080, 80))), ToService},
 	{"a DR reply of a port-0 service", eth4(ip4(tcp, anyVIP, cip, ports(31337, 40000))), Direct},
 	{"from a VIP, but no service's port", eth4(ip4(tcp, vip, cip, ports(22, 40000))), Other},
 
@@ -290,6 +308,11 @@ func load(t *testing.T, opts Options, w Want) (*Steer, *Attachment) {
 	})
 	if err := s.Update(w); err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range hosts {
+		if err := s.Learn(f, s.Generation().Load()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return s, a
 }
@@ -531,7 +554,7 @@ func TestReasonNames(t *testing.T) {
 			t.Errorf("reason %d has no name", r)
 		}
 	}
-	if got := Reasons.String(); got != "reason 13" || Reasons.Redirects() {
+	if got := Reasons.String(); got != "reason 14" || Reasons.Redirects() {
 		t.Errorf("the number of reasons is %q, redirects %v", got, Reasons.Redirects())
 	}
 }

@@ -146,9 +146,7 @@ func served(proto uint8) bool {
 }
 
 func endpoint(proto uint8, a Addr, port uint16) steerEndpoint {
-	var wire [2]byte
-	binary.BigEndian.PutUint16(wire[:], port)
-	return steerEndpoint{Addr: words(a), Port: binary.NativeEndian.Uint16(wire[:]), Proto: proto}
+	return steerEndpoint{Addr: words(a), Port: wire(port), Proto: proto}
 }
 
 // words is an address as the program reads it: its bytes in wire order.

@@ -50,6 +50,8 @@ type Steer struct {
 		Addresses *ebpf.Map `ebpf:"addresses"`
 		Marks     *ebpf.Map `ebpf:"marks"`
 		MarkNets  *ebpf.Map `ebpf:"mark_nets"`
+		Learnt    *ebpf.Map `ebpf:"learnt"`
+		Learning  *ebpf.Map `ebpf:"learning"`
 	}
 
 	mu          sync.Mutex // guards what follows, and the order of writes
@@ -57,6 +59,8 @@ type Steer struct {
 	addresses   table[steerAddr, steerAddressFlag]
 	marks       marks
 	attachments []*Attachment
+
+	memory memory
 }
 
 // Load makes the tables, empty: every frame passes until Update. It and Attach
@@ -80,6 +84,7 @@ func Load(opts Options) (*Steer, error) {
 	// Update adds before it removes, so both states have to fit.
 	spec.Maps[steerMapEndpoints].MaxEntries = uint32(2 * opts.MaxEntries)
 	spec.Maps[steerMapAddresses].MaxEntries = uint32(2 * opts.MaxEntries)
+	spec.Maps[steerMapLearnt].MaxEntries = 2 * MaxLearnt // what is forgotten stays until there is need
 	spec.Maps[steerMapSockets].MaxEntries = uint32(opts.Queues)
 	spec.Maps[steerMapCounts].MaxEntries = uint32(opts.Queues + 1)
 
@@ -87,6 +92,7 @@ func Load(opts Options) (*Steer, error) {
 	if err := spec.LoadAndAssign(&s.shared, nil); err != nil {
 		return nil, fmt.Errorf("make XDP tables: %w", err)
 	}
+	s.memory.generation.Store(1)
 	s.endpoints.to(s.shared.Endpoints)
 	s.addresses.to(s.shared.Addresses)
 	s.marks = marks{nets: s.shared.MarkNets, outer: s.shared.Marks, inner: spec.Maps[steerMapMarks].InnerMap}
@@ -103,5 +109,6 @@ func (s *Steer) Close() error {
 	for _, a := range attachments {
 		errs = append(errs, a.release())
 	}
-	return errors.Join(append(errs, s.shared.Endpoints.Close(), s.shared.Addresses.Close(), s.shared.Marks.Close(), s.shared.MarkNets.Close())...)
+	return errors.Join(append(errs, s.shared.Endpoints.Close(), s.shared.Addresses.Close(), s.shared.Marks.Close(), s.shared.MarkNets.Close(),
+		s.shared.Learnt.Close(), s.shared.Learning.Close())...)
 }

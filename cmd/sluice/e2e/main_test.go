@@ -66,7 +66,7 @@ func build(name string, flags ...string) (string, error) {
 }
 
 // built is one of the above, for a test, which it skips without root.
-func built(t *testing.T, build func() (string, error)) string {
+func built(t testing.TB, build func() (string, error)) string {
 	t.Helper()
 	testnet.NeedRoot(t)
 	path, err := build()
