@@ -30,7 +30,10 @@ func readScript(name string, r io.Reader) ([]scriptLine, error) {
 		if text == "" || text[0] == '#' {
 			continue
 		}
-		when, command, _ := strings.Cut(text, " ")
+		when, command := text, ""
+		if i := strings.IndexAny(text, " \t"); i >= 0 {
+			when, command = text[:i], text[i:]
+		}
 		nanos, err := parseSeconds(when)
 		if err == nil && strings.TrimSpace(command) == "" {
 			err = fmt.Errorf("no command after the time")
@@ -63,6 +66,9 @@ func parseSeconds(s string) (int64, error) {
 	whole, part, _ := strings.Cut(digits, ".")
 	if len(part) > 9 || strings.ContainsAny(digits, "+-_eExX") {
 		return 0, bad
+	}
+	if whole == "" && part != "" {
+		whole = "0"
 	}
 	sec, err := strconv.ParseInt(whole, 10, 64)
 	if err != nil || sec > math.MaxInt64/2_000_000_000 {
