@@ -196,12 +196,9 @@ func (p *Pipeline) parse(b *Batch) {
 		k := &b.Pkts[i]
 		frame := k.Chunk[k.Off : k.Off+k.Len]
 		result := packet.Parse(frame, &k.Info)
-		if result != packet.Parsed {
-			if result != packet.IPsec {
-				k.Verdict = p.unparsed(result, frame, k)
-				continue
-			}
-			k.Info.SrcPort, k.Info.DstPort = isakmpPort, isakmpPort // it follows that connection (K-PROTO-AH/ESP)
+		if result != packet.Parsed && result != packet.IPsec {
+			k.Verdict = p.unparsed(result, frame, k)
+			continue
 		}
 		if !p.wanted(frame, k) {
 			continue

@@ -30,14 +30,7 @@ func (p *Pipeline) relate(b *Batch, at int) Verdict {
 			return v
 		}
 	}
-	if k.Info.Family == 4 && !p.v4 || k.Info.Family == 6 && !p.v6 || quoted.Family != k.Info.Family {
-		return Pass
-	}
-	switch result {
-	case packet.Parsed:
-	case packet.IPsec:
-		quoted.SrcPort, quoted.DstPort = isakmpPort, isakmpPort
-	default:
+	if result != packet.Parsed && result != packet.IPsec || quoted.Family != k.Info.Family || quoted.Family == 4 && !p.v4 || quoted.Family == 6 && !p.v6 {
 		return Pass
 	}
 	// What it is about went the other way: asked is the packet of its sender's
@@ -132,11 +125,7 @@ func (p *Pipeline) relatedTunnel(k *Packet, frame []byte, quoted *packet.Info) V
 		return Related
 	}
 	var inner packet.Info
-	switch packet.ParseTunnelled(frame, quoted, &inner) {
-	case packet.Parsed:
-	case packet.IPsec:
-		inner.SrcPort, inner.DstPort = isakmpPort, isakmpPort
-	default:
+	if result := packet.ParseTunnelled(frame, quoted, &inner); result != packet.Parsed && result != packet.IPsec {
 		return Related
 	}
 	var key flow.Key

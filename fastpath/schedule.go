@@ -16,7 +16,6 @@ import (
 const (
 	ftpDataPort = 20
 	ftpPort     = 21
-	isakmpPort  = 500
 )
 
 // miss decides about a packet without a connection: another worker's, one to

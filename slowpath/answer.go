@@ -92,7 +92,7 @@ func restore(frame []byte, in *packet.Info, vip *flow.Addr, port uint16) {
 		copy(frame[in.L3+24:in.L3+40], vip[:])
 	}
 	in.Dst = *vip
-	if port != 0 && in.DstPort != 0 {
+	if port != 0 && in.DstPort != 0 && in.FlowProto() == in.Proto { // IPsec has none of its own
 		frame[in.L4+2], frame[in.L4+3] = byte(port>>8), byte(port)
 		in.DstPort = port
 	}

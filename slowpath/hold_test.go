@@ -1,6 +1,7 @@
 package slowpath
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
+	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/fastpath/packet/packettest"
 )
 
@@ -333,5 +335,29 @@ func TestHoldLost(t *testing.T) {
 		row.then(s)
 		s.TableChanged()
 		s.check(t, row.stake, nil, "no_neighbour hold_lost 1")
+	}
+}
+
+// The quote of a translated packet gets the service's address and port back; that of
+// ESP, which has no ports of its own, the address.
+func TestRestore(t *testing.T) {
+	to := addr(vip)
+	for _, row := range []struct {
+		stake      string
+		sent, want packettest.Packet
+	}{
+		{"TCP", fromClient().IP4(client, server).TCP(1000, 8080, packettest.SYN), fromClient().TCP(1000, 80, packettest.SYN)},
+		{"ESP", fromClient().IP4(client, server).Proto(50).Payload(make([]byte, 8)), fromClient().Proto(50).Payload(make([]byte, 8))},
+	} {
+		frame, want := row.sent.Bytes(), row.want.Bytes()
+		var in packet.Info
+		packet.Parse(frame, &in)
+		restore(frame, &in, &to, 80)
+		if row.stake == "TCP" {
+			copy(want[14+20+16:], frame[14+20+16:][:2]) // its checksum stays as it was
+		}
+		if !bytes.Equal(frame, want) {
+			t.Errorf("%s: %s\nwant %s", row.stake, packettest.Describe(frame), packettest.Describe(want))
+		}
 	}
 }

@@ -23,6 +23,9 @@ const (
 	ProtoSCTP   = 132
 )
 
+// isakmpPort is both ports of ISAKMP's usual connections (RFC 2408 section 2.5.1).
+const isakmpPort = 500
+
 // TCP flags in Info.TCPFlags (RFC 9293 section 3.1).
 const (
 	FIN = 1 << iota

@@ -59,7 +59,7 @@ type Result uint8
 // Results.
 const (
 	Parsed      Result = iota // TCP, UDP or SCTP, whole: all of Info is set
-	IPsec                     // ESP, or AH in IPv4, whole: all of Info but ports (K-PROTO-AH/ESP)
+	IPsec                     // ESP, or AH in IPv4, whole: all of Info, its ports those of the ISAKMP connection that it follows (K-PROTO-AH/ESP)
 	NotIP                     // another EtherType, or more than MaxTags tags
 	BadAddress                // a source that no host can have, or an IPv6 address that stands for an IPv4 one: for the host to judge
 	ICMP                      // ICMP or ICMPv6 that reports no error, or none that IPVS relates (K-ICMP-1)

@@ -198,6 +198,7 @@ func transport(frame []byte, l4, end int, in *Info) Result {
 	case ProtoICMP, ProtoICMPv6:
 		return icmp(t, in)
 	case ProtoESP, ProtoAH:
+		in.SrcPort, in.DstPort = isakmpPort, isakmpPort
 		return IPsec
 	}
 	return OtherProto

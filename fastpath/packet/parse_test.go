@@ -339,7 +339,7 @@ func TestParseQuoted(t *testing.T) {
 		{"another one", ip4.Fragment(8, true, 1).UDP(80, 1000), -1, packet.Fragment, 0, 28},
 		{"a tunnel's packet", ip4.Encap(ip4.UDP(80, 1000)), -1, packet.OtherProto, 0, 48},
 		{"an echo", ip4.ICMP4(8, 0, 0), -1, packet.ICMP, 0, 28},
-		{"ESP", ip4.Proto(50).Payload(make([]byte, 8)), -1, packet.IPsec, 0, 28},
+		{"ESP has the ports of ISAKMP", ip4.Proto(50).Payload(make([]byte, 8)), -1, packet.IPsec, 500, 28},
 		{"IPv6", ip6.TCP(80, 1000, 0), 48, packet.Parsed, 80, 48},
 		{"IPv6 behind extension headers", ip6.HopByHop(6).DestOpts(6).UDP(80, 1000), -1, packet.Parsed, 80, 64},
 		{"IPv6 extension header cut", ip6.HopByHop(14).UDP(80, 1000), 50, packet.Truncated, 0, 50},

@@ -10,8 +10,8 @@ const lastQuote = 1 << 15
 // its length nor its checksum is verified: its IP headers and the ports have
 // to be there.
 //
-// Parsed: TCP, UDP or SCTP, with ports. ICMP, IPsec and OtherProto: another
-// protocol, whose header is at L4 and may be cut. Fragment: not the datagram's
+// Parsed: TCP, UDP or SCTP, with ports. IPsec: with those of ISAKMP, as Parse has
+// it. ICMP and OtherProto: another protocol, whose header is at L4 and may be cut. Fragment: not the datagram's
 // first part, so there are no ports.
 func ParseQuoted(frame []byte, at, end int, in *Info) Result {
 	*in = Info{}
@@ -104,6 +104,7 @@ func quotedPorts(frame []byte, part, first bool, in *Info) Result {
 	case ProtoICMP, ProtoICMPv6:
 		return ICMP
 	case ProtoESP, ProtoAH:
+		in.SrcPort, in.DstPort = isakmpPort, isakmpPort
 		return IPsec
 	}
 	return OtherProto
