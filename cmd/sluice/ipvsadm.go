@@ -33,8 +33,8 @@ func newIPVSAdm() *cobra.Command {
 		Short: "ipvsadm's command line on the running node",
 		Long: `Ipvsadm is the command line and output of ipvsadm 1.31, on the running node, also when the
 program is called by the name ipvsadm. Changes live until the next reload, which says what it
-takes back. With --config, which comes first, it lists (-L) or saves (-S) the services of a file
-and asks no node. ipvsadm's own help: sluice ipvsadm -h.`,
+takes back. With --config it lists (-L) or saves (-S) the services of a file and asks no node.
+ipvsadm's own help: sluice ipvsadm -h.`,
 		Example: `  sluice ipvsadm -Ln
   sluice ipvsadm -a -t 203.0.113.10:80 -r 10.0.1.14:8080 -m -w 2
   sluice ipvsadm --config sluice.yaml -S -n > rules`,
@@ -44,25 +44,18 @@ and asks no node. ipvsadm's own help: sluice ipvsadm -h.`,
 			if len(args) == 1 && args[0] == "--help" {
 				return cmd.Help()
 			}
-			where, value := "--socket", defaultSocket
-			if len(args) > 0 {
-				name, rest, inline := strings.Cut(args[0], "=")
-				if name == "--socket" || name == "--config" {
-					if !inline && len(args) < 2 {
-						return usageError{fmt.Errorf("%s wants a value", name)}
-					}
-					where, value, args = name, rest, args[1:]
-					if !inline {
-						value, args = args[0], args[1:]
-					}
-				}
+			socket, file, args, err := nodeFlags(args)
+			if err != nil {
+				return err
 			}
 			var status int
-			var err error
-			if where == "--config" {
-				status, err = ipvsadmOffline(value, args, cmd)
-			} else {
-				status, err = ipvsadmLive(cmd, value, args)
+			switch {
+			case file != "":
+				status, err = ipvsadmOffline(file, args, cmd)
+			case len(args) == 1 && slices.Contains([]string{"-h", "--help", "-v", "--version"}, args[0]): // no node is needed
+				status = ipvsadm.Run(args, ipvsadm.Env{Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr()})
+			default:
+				status, err = ipvsadmLive(cmd, socket, args)
 			}
 			if err == nil && status != 0 {
 				err = exitError{status}
@@ -70,6 +63,34 @@ and asks no node. ipvsadm's own help: sluice ipvsadm -h.`,
 			return err
 		},
 	}
+}
+
+// nodeFlags takes --socket and --config, which are ours, from ipvsadm's
+// arguments, wherever they stand.
+func nodeFlags(all []string) (socket, file string, args []string, err error) {
+	socket = defaultSocket
+	for i := 0; i < len(all); i++ {
+		name, value, inline := strings.Cut(all[i], "=")
+		if name != "--socket" && name != "--config" {
+			args = append(args, all[i])
+			continue
+		}
+		if !inline {
+			if i++; i == len(all) {
+				return "", "", nil, usageError{fmt.Errorf("%s wants a value", name)}
+			}
+			value = all[i]
+		}
+		if value == "" {
+			return "", "", nil, usageError{fmt.Errorf("%s wants a value", name)}
+		}
+		if name == "--socket" {
+			socket = value
+		} else {
+			file = value
+		}
+	}
+	return socket, file, args, nil
 }
 
 // ipvsadmLive has the running node do a command line.

@@ -27,6 +27,9 @@ type usageError struct{ error }
 func main() {
 	args := os.Args[1:]
 	if filepath.Base(os.Args[0]) == "ipvsadm" {
+		if len(args) == 1 && args[0] == "--help" {
+			args[0] = "-h" // ipvsadm's, not the help of sluice ipvsadm
+		}
 		args = append([]string{"ipvsadm"}, args...)
 	}
 	os.Exit(execute(context.Background(), newRoot(), args))
