@@ -14,7 +14,7 @@ struct addr {
 	__u32 w[4];
 };
 
-// port is in network order; 0: every port.
+// port is in network order; 0: every port. zero is not, in one place: FRAGMENTS.
 struct endpoint {
 	struct addr addr;
 	__be16 port;

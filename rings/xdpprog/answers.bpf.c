@@ -26,10 +26,13 @@
 
 #define IPV4_MORE_OR_OFFSET 0x3fff
 
+// In an endpoint of port 0 for zero: fragments of the protocol, which show no port.
+#define FRAGMENTS 1
+
 // Where servers answer from.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 32768); // twice what Update takes, as it adds before it removes
+	__uint(max_entries, 65536); // twice what Update takes, as it adds before it removes
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct endpoint);
 	__type(value, __u32);
@@ -115,15 +118,22 @@ static __always_inline int is_local(const struct addr *a, __be16 port, __u8 prot
 }
 
 // answers reports whether a packet is a local server's, or an ICMP error of the
-// host's about one to it.
+// host's about one to it. No fragment shows whose it is: the slow path gathers them.
 static __always_inline int answers(struct __sk_buff *skb)
 {
 	struct header h = {}, quoted = {};
+	struct endpoint some = {};
 	__be16 ports[2];
 	__u8 type;
 
-	if ((open4(skb, 0, &h) && open6(skb, 0, &h)) || h.fragment)
+	if (open4(skb, 0, &h) && open6(skb, 0, &h))
 		return 0;
+	if (h.fragment) {
+		some.addr = h.src;
+		some.proto = h.proto;
+		some.zero = FRAGMENTS;
+		return !load(skb, h.next, &type, 1) && bpf_map_lookup_elem(&locals, &some);
+	}
 	switch (h.proto) {
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:

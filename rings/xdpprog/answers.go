@@ -14,6 +14,9 @@ import (
 // MaxLocals is how many local servers Answers can be told of.
 const MaxLocals = 16384
 
+// answersFragments is FRAGMENTS of answers.bpf.c.
+const answersFragments = 1
+
 // Filters of tc go by priority and handle: those of sluice's, which replace what
 // a killed one left.
 const (
@@ -69,9 +72,12 @@ func (a *Answers) Update(want []Local) error {
 			return fmt.Errorf("local server %s port %d: protocol %d has no ports: %w", netip.AddrFrom16(l.Addr).Unmap(), l.Port, l.Proto, ErrInvalid)
 		}
 		keys[endpoint(l.Proto, l.Addr, l.Port)] = 1
+		fragments := endpoint(l.Proto, l.Addr, 0)
+		fragments.Zero = answersFragments
+		keys[fragments] = 1
 	}
-	if len(keys) > MaxLocals {
-		return fmt.Errorf("%d local servers, the tc program holds %d: %w", len(keys), MaxLocals, ErrTooManyEntries)
+	if len(keys) > 2*MaxLocals {
+		return fmt.Errorf("%d local servers, the tc program holds %d: %w", len(want), MaxLocals, ErrTooManyEntries)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -112,11 +112,15 @@ services:
 		for i, vip := range []string{"203.0.113.10:53", "[2001:db8::10]:53"} {
 			c := udpConn(t, client, vip)
 			for k := range 10 {
-				echo(t, c, noise(uint64(k), 100+100*k))
+				echo(t, c, noise(uint64(k), 100+1000*k)) // most of them in fragments, either way
 			}
 			name := fmt.Sprintf("dns%d", 4+2*i)
 			if s := d.service(name).Stats; s.InPackets != 10 || s.OutPackets != 10 || s.OutBytes != s.InBytes {
-				t.Errorf("%s: counted %+v, want 10 packets each way", name, s)
+				t.Errorf("%s: counted %+v, want 10 datagrams each way", name, s)
+			}
+			direct := udpConn(t, client, []string{"10.0.1.1:5353", "[fd00:1::1]:5353"}[i])
+			for k := range 10 {
+				echo(t, direct, noise(uint64(k), 100+1000*k))
 			}
 		}
 	})
