@@ -12,6 +12,7 @@ import (
 const (
 	peerInboxSlots = 512
 	slowInboxSlots = 1024
+	hostInboxSlots = 2048 // bursts of whole windows
 )
 
 // New returns a Worker that is connected to nobody yet; see NewPool.
@@ -51,7 +52,7 @@ func NewPool(workers []*Worker, frameSize int) *Pool {
 			from.peers = append(from.peers, peer{worker: to, inbox: in})
 		}
 	}
-	p.host = peer{workers[0], NewInbox(peerInboxSlots, frameSize)}
+	p.host = peer{workers[0], NewInbox(hostInboxSlots, frameSize)}
 	workers[0].inboxes = append(workers[0].inboxes, p.host.inbox)
 	return p
 }

@@ -10,6 +10,9 @@ import (
 
 //go:generate go run -modfile=../../tools.mod github.com/cilium/ebpf/cmd/bpf2go -target bpfel enter enter.bpf.c -- -Wall -Wextra -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
 
+// queueFrames is how many frames wait for Run: a burst of whole TCP windows.
+const queueFrames = 2048
+
 // setUp makes the device one that says nothing of its own accord, has its
 // frames come in by the NICs, and brings it up.
 func (t *Tap) setUp(nics []int) error {
@@ -30,6 +33,9 @@ func (t *Tap) setUp(nics []int) error {
 	copy(t.mac[:], link.Attrs().HardwareAddr)
 	_ = h.LinkSetIP6AddrGenMode(link, nl.IN6_ADDR_GEN_MODE_NONE) // no address, so no solicitations; refused where there is no IPv6
 	if err := h.LinkSetARPOff(link); err != nil {
+		return err
+	}
+	if err := h.LinkSetTxQLen(link, queueFrames); err != nil {
 		return err
 	}
 	if err := t.enterBy(h, nics); err != nil {

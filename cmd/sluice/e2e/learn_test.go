@@ -84,6 +84,26 @@ func TestFlowsOfTheHostAreLearnt(t *testing.T) {
 	}
 }
 
+// What a checker on the director asks a server comes back from the port that it
+// serves on: the rest of each answer is passed as learnt.
+func TestCheckerOnTheDirector(t *testing.T) {
+	n := web(t, 1)
+	d := start(t, n, natService(1))
+	b := newBrowser(n.In("director"), patience)
+	for _, server := range []string{"10.0.2.11:8080", "[fd00:2::11]:8080"} {
+		passed, learnt := d.detoured(func() {
+			for k := range 5 {
+				if name, err := b.post(server, noise(uint64(k), 300_000)); err != nil || name != "server1" {
+					t.Errorf("%s was answered by %q: %v", server, name, err)
+				}
+			}
+		})
+		if passed == 0 || passed > 5*8 || learnt < 5*100 {
+			t.Errorf("%s, 5 requests: %d packets made the detour, %d were passed as learnt", server, passed, learnt)
+		}
+	}
+}
+
 // A client's port that the server talked to of its own accord is used for the
 // service: replies that look just like what was learnt are translated all the same.
 func TestLearntFlowBecomesAConnection(t *testing.T) {
