@@ -48,7 +48,7 @@ func (d *director) service(name string) control.Service {
 func TestLocalServer(t *testing.T) {
 	plan := routed(0)
 	plan.Sysctls = append(plan.Sysctls, testnet.Sysctl{In: "director", Key: "net.ipv4.conf.all.rp_filter", Value: "2"})
-	for _, own := range []string{"203.0.113.20", "203.0.113.30", "2001:db8::20"} {
+	for _, own := range []string{"203.0.113.20", "203.0.113.25", "203.0.113.30", "2001:db8::20"} {
 		plan.VIPs = append(plan.VIPs, testnet.VIP{In: "director", Addr: own})
 	}
 	n := testnet.New(t, plan)
@@ -68,6 +68,7 @@ services:
   - {name: other, protocol: tcp, address: 203.0.113.11, port: 80, scheduler: rr, forward: nat, servers: [{address: 10.0.2.1, port: 8080}]}
   - {name: dr4, protocol: tcp, address: 203.0.113.20, port: 80, scheduler: rr, forward: dr, servers: [{address: 10.0.2.1}]}
   - {name: dr6, protocol: tcp, address: "2001:db8::20", port: 80, scheduler: rr, forward: dr, servers: [{address: "fd00:2::1"}]}
+  - {name: tun4, protocol: tcp, address: 203.0.113.25, port: 80, scheduler: rr, forward: tun, servers: [{address: 10.0.2.1}]}
   - {name: loop, protocol: tcp, address: 203.0.113.30, port: 80, scheduler: rr, forward: dr, servers: [{address: 127.0.0.1}]}
   - {name: lost, protocol: tcp, address: 203.0.113.40, port: 80, scheduler: rr, forward: nat, servers: [{address: 127.0.0.1}]}
   - {name: dns4, protocol: udp, address: 203.0.113.10, port: 53, scheduler: rr, forward: nat, servers: [{address: 10.0.1.1, port: 5353}]}
@@ -82,6 +83,7 @@ services:
 		{"other", "10.0.2.1:8080"},
 		{"dr4", "10.0.2.1:80"},
 		{"dr6", "[fd00:2::1]:80"},
+		{"tun4", "10.0.2.1:80"},
 		{"loop", "127.0.0.1:80"},
 	} {
 		t.Run(row.service, func(t *testing.T) {
