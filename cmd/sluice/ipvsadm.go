@@ -218,10 +218,9 @@ func (l live) Conns(visit func(*ipvsadm.Conn)) error {
 }
 
 // IPVSAdm does a command line of ipvsadm. What it changes lives until the next
-// reload.
+// reload. It holds up nobody: a listing of many connections takes a while, and
+// changes are the director's to order.
 func (n *node) IPVSAdm(ctx context.Context, a control.Admin) (*control.AdminResult, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	before := n.director.Current()
 	var out, errs strings.Builder
 	r := &control.AdminResult{}
@@ -229,8 +228,10 @@ func (n *node) IPVSAdm(ctx context.Context, a control.Admin) (*control.AdminResu
 		Stdin: strings.NewReader(a.Stdin), Stdout: &out, Stderr: &errs,
 		Backend: &ipvsadm.DirectorBackend{Director: n.director, Live: live{ctx, n}, Meter: &n.meter},
 	})
-	if after := n.director.Current(); after != before {
+	if after := n.director.Current(); after != before { // perhaps by others, who see to the same
 		n.published()
+		n.mu.Lock()
+		defer n.mu.Unlock()
 		n.keepNeighbors()
 		if err := n.resteer(nil); err != nil {
 			return nil, err

@@ -26,7 +26,7 @@ func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
-	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: answerTimeout}}
+	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: adminTimeout}}
 }
 
 // Status returns the node at a glance.
@@ -66,7 +66,7 @@ func (c *Client) Save(ctx context.Context) (*Saved, error) {
 
 // IPVSAdm has the node do a command line of ipvsadm.
 func (c *Client) IPVSAdm(ctx context.Context, a Admin) (*AdminResult, error) {
-	return send[*AdminResult](ctx, c, http.MethodPost, "/v1/ipvsadm", a)
+	return send[*AdminResult](ctx, c, http.MethodPost, adminPath, a)
 }
 
 // Sysctl returns the tunables in force.

@@ -43,9 +43,13 @@ type Node interface {
 // Limits of a question.
 const (
 	answerTimeout = 10 * time.Second
-	maxConns      = 100_000  // rows in one answer of /v1/conns
-	maxAdmin      = 64 << 20 // bytes of a command line and what it reads
+	adminTimeout  = time.Minute // of a command line: -Lc of millions of connections takes a while
+	maxConns      = 100_000     // rows in one answer of /v1/conns
+	maxAdmin      = 64 << 20    // bytes of a command line and what it reads
 )
+
+// adminPath is where command lines of ipvsadm go.
+const adminPath = "/v1/ipvsadm"
 
 // Server serves the API of a node.
 type Server struct {
@@ -150,7 +154,7 @@ func (s *Server) all() *http.ServeMux {
 	mux.HandleFunc("POST /v1/reload", answer(s, nil, func(r *http.Request) (*Reload, error) {
 		return s.Node.Reload(r.Context()), nil
 	}))
-	mux.HandleFunc("POST /v1/ipvsadm", answer(s, nil, func(r *http.Request) (*AdminResult, error) {
+	mux.HandleFunc("POST "+adminPath, answer(s, nil, func(r *http.Request) (*AdminResult, error) {
 		var a Admin
 		if err := body(r, &a); err != nil {
 			return nil, err
@@ -181,7 +185,11 @@ func body(r *http.Request, to any) error {
 // the request.
 func answer[T any](s *Server, ask func(context.Context) (T, error), with ...func(*http.Request) (T, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
+		limit := answerTimeout
+		if r.URL.Path == adminPath {
+			limit = adminTimeout
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), limit)
 		defer cancel()
 		var v T
 		var err error
