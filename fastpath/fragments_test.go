@@ -40,11 +40,26 @@ func TestGather(t *testing.T) {
 	}
 	r.edit(func(s *lb.Spec) {
 		s.Services = append(s.Services, lb.ServiceSpec{Key: lb.ServiceKey{Mark: 7}, Scheduler: "rr"})
-		s.Marks = []lb.MarkRule{{Mark: 7, Proto: packet.ProtoUDP, PortLow: 99, PortHigh: 99}}
+		s.Marks = []lb.MarkRule{{Mark: 7, Proto: packet.ProtoUDP, PortLow: 99, PortHigh: 99}, {Mark: 7, Proto: packet.ProtoSCTP}}
 	})
-	r.process(in(fromClient().IP4(client, "10.8.8.8").UDP(1000, 99).Payload(make([]byte, 1000)).Parts(7, 600)[0]))
-	if k := &r.batch.Pkts[0]; k.Verdict != Gather || k.Reply {
-		t.Errorf("of a marked service: %v, reply %t", k.Verdict, k.Reply)
+	marked := fromClient().IP4(client, "10.8.8.8").UDP(1000, 99).Payload(make([]byte, 1000)).Parts(7, 600)
+	whole := fromClient().IP4(client, "10.8.8.8").SCTP(1000, 99, 0).Payload(make([]byte, 1000)).Parts(7, 600)
+	own := fromClient().IP4(client, "10.0.1.1").UDP(1000, 99).Payload(make([]byte, 1000)).Parts(7, 600)
+	for _, row := range []struct {
+		stake string
+		part  packettest.Packet
+		want  Verdict
+		reply bool
+	}{
+		{"of a marked service, the first", marked[0].TTL(1), Gather, false},
+		{"another, whose port nobody knows: may be a server's", marked[1].TTL(1), DropTTL, true},
+		{"another, marked whatever its port", whole[1].TTL(1), Gather, false},
+		{"to the host itself", own[1].TTL(1), Gather, false},
+	} {
+		r.process(in(row.part))
+		if k := &r.batch.Pkts[0]; k.Verdict != row.want || k.Reply != row.reply {
+			t.Errorf("%s: %v, reply %t, want %v, %t", row.stake, k.Verdict, k.Reply, row.want, row.reply)
+		}
 	}
 }
 

@@ -280,7 +280,7 @@ func (p *Pipeline) echo(in *packet.Info) bool {
 // (K-PATH-7). What is not for a service is routed in IPv4 before it is put together.
 func (p *Pipeline) gather(k *Packet) Verdict {
 	in := &k.Info
-	k.Reply = !p.snap.IsVIP(&in.Dst) && (in.Flags&packet.FlagFirst == 0 || p.service(k, in) == nil)
+	k.Reply = !p.snap.IsVIP(&in.Dst) && !p.hops.IsLocal(&in.Dst) && p.service(k, in) == nil
 	if k.Reply && in.Family == 4 && in.TTL <= 1 {
 		return DropTTL
 	}

@@ -17,7 +17,7 @@ SYSCTLS = {  # those that random cases set, to these values
 NAMES = {
     # what is received
     "icmp": "ICMP errors about packets of connections", "tunerrors": "or of tunnels to servers",
-    "fragments": "datagrams received in pieces",
+    "fragments": "datagrams received in pieces, and errors about such",
     "mtu": "packets that may be too big for the way, and NICs with a small MTU",
     "ttl": "TTL or hop limit 1 and 2",
     "tos": "TOS other than 0",
@@ -205,6 +205,8 @@ def _endpoints(text):
 
 def _packet(p, out, endpoints, marked):
     v6 = ":" in p["src"]
+    if "frag" in p.get("inner", {}):
+        out.add("fragments")
     if "inner" in p:
         out |= {"icmp"} | ({"tunerrors"} if p["dst"] == DIRECTOR else set())
     elif p["proto"] in ("icmp", "icmp6") or p.get("dport") in (7, 22) and not marked and \
