@@ -177,7 +177,7 @@ func (p *player) play(in *pcapport.Reader, script []scriptLine, until int64) err
 		}
 		if number == 0 {
 			origin = nanos
-			p.begin(origin, script)
+			p.begin(origin, true, script)
 		}
 		nanos = max(nanos, p.now)
 		if script, err = p.runScript(script, origin, nanos); err != nil {
@@ -188,7 +188,7 @@ func (p *player) play(in *pcapport.Reader, script []scriptLine, until int64) err
 		}
 	}
 	if number == 0 {
-		p.begin(origin, script)
+		p.begin(origin, false, script)
 	}
 	end := p.now
 	if until != noTime {
@@ -205,11 +205,12 @@ func (p *player) play(in *pcapport.Reader, script []scriptLine, until int64) err
 	return cmp.Or(p.err, p.out.Flush())
 }
 
-// begin starts the clock at the first event.
-func (p *player) begin(origin int64, script []scriptLine) {
+// begin starts the clock at the first event: the first packet at origin, if
+// there is one, or the first line of the script.
+func (p *player) begin(origin int64, packets bool, script []scriptLine) {
 	p.now = origin
-	if len(script) > 0 {
-		p.now = min(p.now, origin+script[0].nanos)
+	if len(script) > 0 && (!packets || script[0].nanos < 0) {
+		p.now = origin + script[0].nanos
 	}
 	p.clock.Set(p.now)
 	p.tickAt = p.now + int64(ipvsadm.EstimatorPeriod)
