@@ -11,7 +11,8 @@ import (
 // dropped under one reason; see Report.
 type Counters struct {
 	Received       uint64 // from the ports
-	HandedIn       uint64 // from other workers, and fragments that the slow path put together
+	HandedIn       uint64 // from other workers
+	Gathered       uint64 // fragments that the slow path put together, counted again
 	FromHost       uint64 // from the host's own stack
 	Originated     uint64 // frames of the slow path's, given to a port
 	OriginatedLost uint64 // of these: the tx ring stayed full

@@ -114,7 +114,11 @@ func (w *Worker) readDatagrams(now clock.Ticks) bool {
 		k := w.take(&rings.Frame{Chunk: d.Chunk, Off: d.Off, Len: d.Len}, int(d.Iface))
 		k.Parts, k.Largest, k.Handed, k.Own = d.Parts, d.Largest, d.Handed, d.Own
 		w.lent = append(w.lent, d)
-		w.counters.HandedIn += uint64(d.Parts)
+		count := &w.counters.Gathered
+		if d.Handed {
+			count = &w.counters.HandedIn
+		}
+		*count += uint64(d.Parts)
 	}
 	if len(w.lent) > 0 {
 		w.process(now)

@@ -37,7 +37,7 @@ func (t *Totals) add(r *Report) {
 	t.Received += r.Received + r.FromHost
 	t.Transmitted += r.Verdicts[fastpath.Forward]
 	t.Passed += r.Verdicts[fastpath.Pass]
-	t.Held += r.Verdicts[fastpath.Hold] + r.Verdicts[fastpath.Handoff] + r.Verdicts[fastpath.Gather] + r.Verdicts[fastpath.Split] - r.HandedIn
+	t.Held += r.Verdicts[fastpath.Hold] + r.Verdicts[fastpath.Handoff] + r.Verdicts[fastpath.Gather] + r.Verdicts[fastpath.Split] - r.HandedIn - r.Gathered
 	for v := fastpath.Verdict(0); v < fastpath.Verdicts; v++ {
 		if n := r.Verdicts[v]; v.Drops() && n > 0 {
 			t.Dropped[v.String()] += n

@@ -59,11 +59,14 @@ func NewEncap(real *lb.Real, pmtuDisc bool, seed flow.Seed) Encap {
 //
 // in describes the outer packet afterwards. Wrap returns false, with nothing
 // changed, if the chunk has no headroom for the new headers and Ethernet's
-// before them, or the datagram would be longer than 65,535 bytes.
+// before them, or the datagram would be longer than its length field can say.
 func (e *Encap) Wrap(f *Frame, in *packet.Info, src *flow.Addr, id uint16) bool {
-	inner, overhead := uint32(in.Len()), uint32(e.Overhead)
+	inner, overhead, most := uint32(in.Len()), uint32(e.Overhead), uint32(packet.MaxPayload)
+	if !e.v4 {
+		most += packet.IPv6Len // its own header does not count
+	}
 	at := f.Off + uint32(in.L3) // of the inner header, in the chunk
-	if at < overhead+packet.EthernetLen || inner+overhead > packet.MaxPayload {
+	if at < overhead+packet.EthernetLen || inner+overhead > most {
 		return false
 	}
 	hop(f.bytes(in), in, 0)

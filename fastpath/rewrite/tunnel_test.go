@@ -234,8 +234,9 @@ func TestWrapRefuses(t *testing.T) {
 		{"and for GUE in IPv6", small, 51, dip6, rip6, gue},
 		{"and for GRE", small, 23, dip, rip, gre},
 		{"and for GRE with checksum", small, 27, dip, rip, greSum},
-		{"longer than a datagram may be", long(65535 - 40 + 1), 256, dip6, rip6, ipip},
+		{"longer than a datagram may be", long(65535 - 20 + 1), 256, dip, rip, ipip},
 		{"longer than that by GRE's header", long(65535 - 24 + 1), 256, dip, rip, gre},
+		{"in IPv6, whose own header does not count", long(65535 - 4 + 1), 256, dip6, rip6, gre},
 	}
 	for _, tt := range tests {
 		f := place(tt.frame, tt.room)
@@ -254,9 +255,15 @@ func TestWrapRefuses(t *testing.T) {
 			t.Errorf("just enough headroom for %v in IPv4 is refused", tunnels[i])
 		}
 	}
-	f := place(long(65535-24), 256)
-	if !encap(gre, addr(rip), true).Wrap(f, parsed(t, content(f)), addr(dip), 1) || f.Len != 14+65535 {
-		t.Error("the longest datagram for GRE is refused")
+	for _, most := range []struct {
+		datagram int
+		src, dst string
+		frame    uint32
+	}{{65535 - 24, dip, rip, 14 + 65535}, {65535 - 4, dip6, rip6, 14 + 40 + 65535}} {
+		f := place(long(most.datagram), 256)
+		if !encap(gre, addr(most.dst), true).Wrap(f, parsed(t, content(f)), addr(most.src), 1) || f.Len != most.frame {
+			t.Errorf("the longest datagram for GRE to %s is refused", most.dst)
+		}
 	}
 }
 
