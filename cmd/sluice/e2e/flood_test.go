@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -21,14 +22,15 @@ func TestStreamBesideFlood(t *testing.T) {
 		// next returns a maker of the flood's frames, beside a stream from that
 		// port of the client's.
 		next    func(port uint16) func(i int) []byte
-		dropped string // the reason that most of them are dropped for
+		dropped string // a reason that many of them are dropped for
 	}{
 		{"ICMP errors about the stream, and about others", floodOfErrors, "icmp_over_budget"},
+		{"fragments that are never complete, from everywhere", floodOfFragments, "fragment_crowded"},
 	} {
 		t.Run(row.flood, func(t *testing.T) {
 			n := testnet.New(t, routed(1))
 			echoTCP(t, n.In(server(0)), ":8080")
-			d := start(t, n, natService(1))
+			d := start(t, n, natService(1)+"slowpath: {reassembly: {timeout: 1s}}\n")
 			c, err := n.In("client").DialContext(t.Context(), "tcp", "203.0.113.10:80")
 			if err != nil {
 				t.Fatal(err)
@@ -48,6 +50,7 @@ func TestStreamBesideFlood(t *testing.T) {
 				}
 			}
 			exchange(1)
+			before := residentKiB(t, d.cmd.Process.Pid)
 			const perSecond = 50_000
 			raw := openRaw(t, n.In("client"), "eth0")
 			ctx, stop := context.WithCancel(t.Context())
@@ -69,9 +72,25 @@ func TestStreamBesideFlood(t *testing.T) {
 			if s := d.services()[0].Stats; s.Conns != 1 {
 				t.Errorf("%d connections, want the stream's", s.Conns)
 			}
+			// What is sized at start is touched now, and no more.
+			if grown := residentKiB(t, d.cmd.Process.Pid) - before; grown > 16<<10 {
+				t.Errorf("the flood made the director grow by %d KiB", grown)
+			}
 			t.Logf("%d frames of the flood; %s", sent, d.counters())
 		})
 	}
+}
+
+// floodOfFragments are the first fragments of datagrams that are never complete, to the
+// service's address, from more clients than there is memory for.
+func floodOfFragments(uint16) func(i int) []byte {
+	frames := make([][]byte, 1<<13)
+	for i := range frames {
+		from := fmt.Sprintf("198.18.%d.%d", i>>8, i&0xff)
+		datagram := packettest.Eth(directorMAC0, "02:00:00:00:06:66").IP4(from, "203.0.113.10").UDP(1000, 80).Payload(make([]byte, 1400))
+		frames[i] = datagram.Parts(uint32(i), 1392)[0].Bytes()
+	}
+	return func(i int) []byte { return frames[i%len(frames)] }
 }
 
 // floodOfErrors are a router's errors, in turn about what the service sent to

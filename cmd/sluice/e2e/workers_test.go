@@ -53,6 +53,9 @@ func TestTwoWorkers(t *testing.T) {
 				if lost := c.lost(); lost > 0 {
 					t.Errorf("%d of 20 datagrams of flow %d were lost", lost, k)
 				}
+				if err := bounce(udpConn(t, n.In("client"), "[2001:db8::10]:80"), noise(uint64(k), 4000)); err != nil {
+					t.Errorf("datagram %d in fragments: %v", k, err)
+				}
 			}
 			s := d.status()
 			if len(s.Workers) != 2 {
