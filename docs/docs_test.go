@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-lb/sluice/rings"
 	"github.com/sluice-lb/sluice/rings/xdpprog"
 	"github.com/sluice-lb/sluice/slowpath"
+	"github.com/sluice-lb/sluice/slowpath/ftp"
 	"github.com/sluice-lb/sluice/slowpath/punt"
 )
 
@@ -176,6 +177,9 @@ func TestCountersAreExplained(t *testing.T) {
 	for r := range slowpath.Refusals {
 		explained(r.String())
 	}
+	for r := range ftp.Refusals {
+		explained(r.String())
+	}
 	for r := range xdpprog.Reasons {
 		explained(r.String())
 	}
@@ -183,28 +187,6 @@ func TestCountersAreExplained(t *testing.T) {
 		for field := range counters.Fields() {
 			explained(field.Tag.Get("json"))
 		}
-	}
-}
-
-var (
-	refused = regexp.MustCompile(`(?m)^\t"([a-z_.\[\]]+)": +true,`)
-	listed  = regexp.MustCompile("(?m)^\\| `([a-z_.\\[\\]]+)` \\| later")
-)
-
-// MIGRATING.md lists as still to come what the configuration refuses.
-func TestWhatIsToCome(t *testing.T) {
-	names := func(pattern *regexp.Regexp, text string) (found []string) {
-		for _, m := range pattern.FindAllStringSubmatch(text, -1) {
-			found = append(found, m[1])
-		}
-		slices.Sort(found)
-		return found
-	}
-	const source = "internal/config/later.go"
-	code, text := files(t, ".go")[source], files(t, ".md")["docs/MIGRATING.md"]
-	want, got := names(refused, code), names(listed, text)
-	if len(want) == 0 || !slices.Equal(got, want) {
-		t.Errorf("%s refuses %q, docs/MIGRATING.md lists %q as to come", source, want, got)
 	}
 }
 

@@ -172,10 +172,12 @@ func (p *Pipeline) dropTemplate(s *conn.Stripe, id conn.ID, t *conn.Conn) {
 	}
 }
 
-// dropConn ends a connection for drop_entry, and its template if nothing else
-// holds that and it is not ASSURED (K-CONN-13).
+// dropConn ends a connection before its time, and what it belongs to if nothing
+// else does: the one that announced it, a template that is not ASSURED
+// (K-CONN-13).
 func (p *Pipeline) dropConn(id conn.ID, c *conn.Conn) {
 	control := c.Control
+	c.Timeout = 0
 	p.remove(id)
 	if !control.IsTemplate() {
 		return

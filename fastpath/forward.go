@@ -58,6 +58,9 @@ func (p *Pipeline) toServer(k *Packet, quoted *packet.Info, c *conn.Conn) Verdic
 	}
 	switch how {
 	case lb.NAT:
+		if c.Flags&conn.Followed != 0 && quoted == nil && !p.helper.Look(&k.Frame, &k.Info, k.conn, false, p.snap, p.now) {
+			return DropHelper
+		}
 		translate(k, quoted, &real.Addr, c.RealPort)
 	case lb.TUN:
 		p.tunnelID++

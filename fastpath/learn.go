@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/lb/conn"
 	"github.com/sluice-lb/sluice/lb/flow"
 )
@@ -12,9 +13,11 @@ import (
 // (docs/decisions/019-flows-learnt.md).
 
 // learn marks k's flow as one to be learnt. Nothing is where a packet of the flow
-// could be more than passed: refused, with nat_icmp_send, or IPsec's.
+// could be more than passed: refused, with nat_icmp_send, IPsec's, or announced
+// later.
 func (p *Pipeline) learn(k *Packet) {
-	if k.Own || len(p.learnt) >= p.maxLearnt || p.snap.Sysctl.NATICMPSend != 0 || k.Info.FlowProto() != k.Info.Proto {
+	if k.Own || len(p.learnt) >= p.maxLearnt || p.snap.Sysctl.NATICMPSend != 0 || k.Info.FlowProto() != k.Info.Proto ||
+		p.helper != nil && p.helper.Awaits(&k.Info, p.snap) {
 		return
 	}
 	keyOf(&k.Info, false, &p.replyKey)
@@ -28,6 +31,9 @@ func (p *Pipeline) serverKey(c *conn.Conn) *flow.Key {
 	p.replyKey = flow.Key{Client: c.Client, Local: c.Virtual, ClientPort: c.ClientPort, LocalPort: c.VirtualPort, Proto: c.Proto, Side: flow.ServerSide}
 	if !isNAT(c) {
 		return nil
+	}
+	if p.helper != nil && c.Proto == packet.ProtoTCP && p.helper.Follows(c.VirtualPort) {
+		c.Flags |= conn.Followed
 	}
 	p.replyKey.Local, p.replyKey.LocalPort = p.snap.Reals[c.Real].Addr, c.RealPort
 	return &p.replyKey

@@ -139,10 +139,7 @@ func (p *Pipeline) addTemplate(s *conn.Stripe, key *flow.Key, call []byte, in *p
 	if !ok {
 		return 0
 	}
-	row := p.rows.Real(real)
-	row.Persistent.Add(1)
-	row.Refs.Add(1)
-	p.snap.Bound(real)
+	p.snap.BindTemplate(p.rows, real)
 	return id
 }
 
@@ -158,19 +155,6 @@ func (p *Pipeline) assure(c *conn.Conn) {
 	s.Unlock()
 }
 
-// release gives up what c holds on the connection that controls it.
-func (p *Pipeline) release(c *conn.Conn) {
-	switch {
-	case c.Control == 0 || c.Flags&conn.OnePacket != 0:
-	case c.Control.IsTemplate():
-		s, id := p.templates.Find(c.Control)
-		s.Unhold(id)
-		s.Unlock()
-	default:
-		p.conns.Unhold(c.Control)
-	}
-}
-
 // expireTemplate ends a template whose timer fired, or re-arms it while it has
 // connections (K-CONN-6, K-CONN-13).
 func (p *Pipeline) expireTemplate(s *conn.Stripe, id conn.ID) clock.Ticks {
@@ -178,10 +162,7 @@ func (p *Pipeline) expireTemplate(s *conn.Stripe, id conn.ID) clock.Ticks {
 	if s.Held(id) > 0 {
 		return conn.HeldTicks
 	}
-	row := p.rows.Real(t.Real)
-	row.Persistent.Add(-1)
-	row.Refs.Add(-1)
-	p.snap.Unbound(t.Real)
+	p.snap.UnbindTemplate(p.rows, t.Real)
 	s.Delete(id)
 	return 0
 }

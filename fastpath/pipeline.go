@@ -39,6 +39,7 @@ type Config struct {
 	Roles     []Role                    // by port
 	ICMP      Budget                    // of ICMP errors about connections
 	MaxLearnt int                       // flows of the host's that are learnt at once; 0: none
+	Helper    Helper                    // nil: none
 	Room      func() (free, frames int) // of packet memory, asked once a second; nil: there is plenty
 	Random    uint64                    // a secret: where the random numbers of twos begin, and the key of GUE's source ports
 }
@@ -70,6 +71,7 @@ type Pipeline struct {
 	defence           defence
 	room              func() (free, frames int)
 	icmp              Budget
+	helper            Helper
 	callers           map[flow.Key]uint32   // servers of SIP services, by address and port as Local (K-PE-3)
 	learnt            map[flow.Key]struct{} // flows of the host's that the XDP program may pass, by their packets' key as replies
 	maxLearnt         int
@@ -90,9 +92,8 @@ type realHop struct {
 // New returns a Pipeline that has no services and no routes yet: Adopt and
 // Routes give it both before the first Process.
 func New(c Config) *Pipeline {
-	p := &Pipeline{worker: c.Worker, conns: c.Conns, templates: c.Templates, steering: c.Steering, roles: c.Roles, icmp: c.ICMP, room: c.Room, maxLearnt: c.MaxLearnt}
-	p.learnt = make(map[flow.Key]struct{}, c.MaxLearnt)
-	p.random, p.tunnelSeed = c.Random, flow.Seed{c.Random, ^c.Random}
+	p := &Pipeline{worker: c.Worker, conns: c.Conns, templates: c.Templates, steering: c.Steering, roles: c.Roles, icmp: c.ICMP, room: c.Room, maxLearnt: c.MaxLearnt, helper: c.Helper}
+	p.learnt, p.random, p.tunnelSeed = make(map[flow.Key]struct{}, c.MaxLearnt), c.Random, flow.Seed{c.Random, ^c.Random}
 	p.expireOne, p.expireOneTemplate = p.expire, p.expireTemplate
 	return p
 }
@@ -334,7 +335,11 @@ func (p *Pipeline) schedule(b *Batch) {
 		if k.conn == 0 {
 			p.otherSide(k)
 		}
+		if k.conn == 0 && p.helper != nil && !k.Own {
+			p.begin(k)
+		}
 		switch {
+		case k.Verdict != Forward: // it is not this worker's, or cannot begin
 		case k.conn == 0:
 			p.miss(b, int(at))
 		case k.Reply:

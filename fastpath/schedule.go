@@ -25,8 +25,8 @@ func (p *Pipeline) miss(b *Batch, at int) {
 	k.conn, k.Reply = 0, false
 	svc := p.service(k, in)
 	fromServer := svc == nil && (k.Own || p.snap.IsReal(&in.Src) || p.snap.IsVIP(&in.Src))
-	if svc == nil && !fromServer && in.FlowProto() == in.Proto {
-		k.Verdict = Pass
+	if svc == nil && !fromServer && in.FlowProto() == in.Proto && (p.helper == nil || !p.snap.IsVIP(&in.Dst)) {
+		k.Verdict = Pass // not even an announced connection's that is another worker's
 		return
 	}
 	client, port := &in.Src, in.SrcPort
@@ -228,26 +228,9 @@ func (p *Pipeline) connect(b *Batch, at int, in *packet.Info, svc *lb.Service, i
 	}
 	p.added = p.added || !k.once
 	if id != lb.NoReal {
-		p.bind(id, k.once)
+		p.snap.Bind(p.rows, id, k.once)
 		p.rows.Real(id).Conns++
 		p.rows.Service(svc.Slot).Conns++
 	}
 	return Forward
-}
-
-// bind counts a new connection on its server; one of a packet counts for a
-// moment, in which it may overload the server and not relieve it (K-DST-7).
-func (p *Pipeline) bind(id uint32, once bool) {
-	if once && p.snap.Reals[id].Upper == 0 {
-		return
-	}
-	row := p.rows.Real(id)
-	row.Inactive.Add(1)
-	p.snap.Bound(id)
-	if once {
-		row.Inactive.Add(-1)
-		p.snap.Unbound(id)
-	} else {
-		row.Refs.Add(1)
-	}
 }

@@ -65,8 +65,14 @@ func (p *Pipeline) response(k *Packet, c *conn.Conn) {
 	if k.Own {
 		rewrite.Keep(&k.Frame, &k.Info)
 	}
-	if k.Verdict = p.routed(k); k.Verdict != Forward {
-		return // routing comes before IPVS on this way: nothing is counted
+	k.Verdict = p.routed(k) // routing comes before IPVS on this way
+	if k.Verdict == Forward && c.Flags&conn.Followed != 0 {
+		if k.Verdict = DropHelper; p.helper.Look(&k.Frame, &k.Info, k.conn, true, p.snap, p.now) {
+			k.Verdict = p.routed(k) // it may have grown
+		}
+	}
+	if k.Verdict != Forward {
+		return // nothing is counted
 	}
 	p.count(k, c.Real, true)
 	p.transition(k, c)
@@ -219,6 +225,7 @@ func (p *Pipeline) Expire(now clock.Ticks, budget int) (more bool) {
 		more = more || p.sweep != 0
 	}
 	p.defend(budget)
+	more = p.helper != nil && p.helper.Expire(p.snap, now, budget) || more
 	return p.templates.Advance(p.worker, p.steering.Workers(), now, budget, p.expireOneTemplate) || more
 }
 
@@ -228,7 +235,7 @@ func (p *Pipeline) sweepGone(budget int) {
 	gone := func(c *conn.Conn) bool { return c.Real != lb.NoReal && !p.snap.Reals[c.Real].Available }
 	p.sweep = p.conns.Scan(p.sweep, budget, func(id conn.ID, c *conn.Conn) {
 		if gone(c) && p.conns.Held(id) == 0 {
-			p.remove(id)
+			p.dropConn(id, c)
 		}
 	})
 	if p.sweep == 0 && p.worker == 0 {
@@ -257,15 +264,15 @@ func (p *Pipeline) expireSoon(id conn.ID) { p.conns.SetTimeout(id, 1, p.now) }
 func (p *Pipeline) remove(id conn.ID) {
 	c := p.conns.At(id)
 	if c.Real != lb.NoReal {
-		row := p.rows.Real(c.Real)
-		if c.Flags&conn.Inactive != 0 {
-			row.Inactive.Add(-1)
-		} else {
-			row.Active.Add(-1)
-		}
-		p.snap.Unbound(c.Real)
-		row.Refs.Add(-1)
+		p.snap.Unbind(p.rows, c.Real, c.Flags&conn.Inactive != 0)
 	}
-	p.release(c)
+	if c.Control.IsTemplate() && c.Flags&conn.OnePacket == 0 {
+		s, template := p.templates.Find(c.Control)
+		s.Unhold(template)
+		s.Unlock()
+	}
+	if p.helper != nil {
+		p.helper.End(c, p.now)
+	}
 	p.conns.Delete(id)
 }

@@ -45,6 +45,7 @@ const (
 	DropTableFull    // connections.max is reached
 	DropDefence      // drop_packet is at work (K-DEF-3)
 	DropLocalServer  // to a server that is the director itself, but by an address nobody outside may use, or from it by no interface of the node's (K-PATH-9)
+	DropHelper       // its helper refuses it (K-FTP-*)
 	DropNoCallID     // the persistence engine finds no Call-ID in it (K-PE-2)
 	DropSmallMTU     // the way to the server has less than IP's smallest MTU (K-FWD-MTU)
 	DropHeadroom     // no room in the frame for a tunnel's header
@@ -62,7 +63,7 @@ var names = [Verdicts]string{
 	DropNATReply: "nat_reply_without_connection", DropNoRoute: "no_route", DropTunnelError: "tunnel_error", DropEcho: "echo",
 	DropTruncated: "truncated", DropMalformed: "malformed", DropIPChecksum: "ip_checksum",
 	DropICMPChecksum: "icmp_checksum", DropICMPBudget: "icmp_over_budget", DropOtherHost: "other_host", DropServerGone: "server_gone", DropTableFull: "table_full",
-	DropDefence: "drop_packet", DropLocalServer: "local_server", DropNoCallID: "no_call_id", DropSmallMTU: "small_mtu", DropHeadroom: "no_headroom",
+	DropDefence: "drop_packet", DropLocalServer: "local_server", DropHelper: "helper", DropNoCallID: "no_call_id", DropSmallMTU: "small_mtu", DropHeadroom: "no_headroom",
 	DropLinkDown: "link_down", DropTxFull: "tx_full", DropInboxFull: "inbox_full", DropSlowPath: "slow_path_refused",
 }
 

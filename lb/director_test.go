@@ -550,7 +550,7 @@ func TestConcurrentUse(t *testing.T) {
 			}
 			for id := range s.Reals {
 				rows.Real(uint32(id)).Refs.Add(1)
-				s.Bound(uint32(id))
+				s.bound(uint32(id))
 				s.Load(uint32(id))
 				rows.Real(uint32(id)).InPackets++
 				rows.Real(uint32(id)).Refs.Add(-1)

@@ -41,9 +41,56 @@ func (s *Snapshot) SetOverloaded(id uint32, overloaded bool) {
 	}
 }
 
-// Bound follows a connection that was counted on a real server: at its upper
+// Bind counts a new connection, inactive so far, on a real server, in the rows of
+// the worker that calls it. One of a packet counts for a moment, in which it may
+// overload the server and not relieve it (K-DST-7).
+func (s *Snapshot) Bind(rows *Rows, id uint32, once bool) {
+	if once && s.Reals[id].Upper == 0 {
+		return
+	}
+	row := rows.Real(id)
+	row.Inactive.Add(1)
+	s.bound(id)
+	if once {
+		row.Inactive.Add(-1)
+		s.unbound(id)
+	} else {
+		row.Refs.Add(1)
+	}
+}
+
+// Unbind takes a connection that Bind counted off its server, by the worker that
+// calls it, which need not be the same.
+func (s *Snapshot) Unbind(rows *Rows, id uint32, inactive bool) {
+	row := rows.Real(id)
+	if inactive {
+		row.Inactive.Add(-1)
+	} else {
+		row.Active.Add(-1)
+	}
+	s.unbound(id)
+	row.Refs.Add(-1)
+}
+
+// BindTemplate is Bind for a persistence template.
+func (s *Snapshot) BindTemplate(rows *Rows, id uint32) {
+	row := rows.Real(id)
+	row.Persistent.Add(1)
+	row.Refs.Add(1)
+	s.bound(id)
+}
+
+// UnbindTemplate takes back BindTemplate.
+func (s *Snapshot) UnbindTemplate(rows *Rows, id uint32) {
+	row := rows.Real(id)
+	row.Persistent.Add(-1)
+	row.Refs.Add(-1)
+	s.unbound(id)
+}
+
+// bound follows a connection that was counted on a real server: at its upper
 // threshold the server becomes overloaded (K-DST-7).
-func (s *Snapshot) Bound(id uint32) {
+func (s *Snapshot) bound(id uint32) {
 	upper := s.Reals[id].Upper
 	if upper == 0 {
 		return
@@ -53,10 +100,10 @@ func (s *Snapshot) Bound(id uint32) {
 	}
 }
 
-// Unbound follows a connection that was taken off a real server's counts: the
+// unbound follows a connection that was taken off a real server's counts: the
 // server takes new ones again below its lower threshold, without one below
 // three quarters of the upper, without both at once (K-DST-7).
-func (s *Snapshot) Unbound(id uint32) {
+func (s *Snapshot) unbound(id uint32) {
 	if !s.Overloaded(id) {
 		return
 	}

@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"fmt"
 	"reflect"
 	"sync"
 	"testing"
@@ -36,14 +37,14 @@ func TestThresholds(t *testing.T) {
 			for _, want := range tt.up {
 				place(n)(1)
 				n++
-				if s.Bound(0); s.Overloaded(0) != want {
+				if s.bound(0); s.Overloaded(0) != want {
 					t.Errorf("at %d, going up: overloaded %v", n, !want)
 				}
 			}
 			for _, want := range tt.down {
 				n--
 				place(n)(-1)
-				if s.Unbound(0); s.Overloaded(0) != want {
+				if s.unbound(0); s.Overloaded(0) != want {
 					t.Errorf("at %d, going down: overloaded %v", n, !want)
 				}
 			}
@@ -63,7 +64,7 @@ func TestThresholdEdit(t *testing.T) {
 		must(t, d.AddService(ServiceSpec{Key: www, Servers: []RealSpec{r}}))
 		old := d.Current()
 		old.Rows(0).Real(0).Active.Add(2)
-		old.Bound(0)
+		old.bound(0)
 		r.Upper, r.Weight = tt.upper, 9 // the weight, so that each is an edit
 		must(t, d.EditReal(www, r))
 		if got := d.Current().Overloaded(0); got != tt.want || old.Overloaded(0) != got {
@@ -72,7 +73,7 @@ func TestThresholdEdit(t *testing.T) {
 		// Thresholds that are off let it go at the next connection that ends.
 		old.SetOverloaded(0, true)
 		if s := d.Current(); tt.upper == 0 {
-			if s.Unbound(0); s.Overloaded(0) {
+			if s.unbound(0); s.Overloaded(0) {
 				t.Error("a server without thresholds stays overloaded")
 			}
 		}
@@ -146,14 +147,45 @@ func TestBoundRace(t *testing.T) {
 			row := s.Rows(worker).Real(0)
 			for range 5000 {
 				row.Active.Add(1)
-				s.Bound(0)
+				s.bound(0)
 				row.Active.Add(-1)
-				s.Unbound(0)
+				s.unbound(0)
 			}
 		})
 	}
 	wait.Wait()
 	if s.Overloaded(0) {
 		t.Error("overloaded without a connection")
+	}
+}
+
+// Connections and templates count in the rows of whoever binds and unbinds them,
+// in sum on the server; one of a packet leaves nothing but the overload.
+func TestBind(t *testing.T) {
+	d := NewDirector(2)
+	must(t, d.AddService(ServiceSpec{Key: www, Servers: []RealSpec{{Key: RealKey{ip("10.1.0.1"), 80}, Weight: 1, Upper: 2}}}))
+	s := d.Current()
+	here, there := s.Rows(0), s.Rows(1)
+	counts := func() string {
+		active, inactive := s.Load(0)
+		return fmt.Sprintf("%d active, %d inactive, %d persistent, %d references, overloaded %t", active, inactive, s.Persistent(0), s.Refs(0), s.Overloaded(0))
+	}
+	for _, step := range []struct {
+		what string
+		do   func()
+		want string
+	}{
+		{"a connection", func() { s.Bind(here, 0, false) }, "0 active, 1 inactive, 0 persistent, 1 references, overloaded false"},
+		{"a template", func() { s.BindTemplate(there, 0) }, "0 active, 1 inactive, 1 persistent, 2 references, overloaded false"},
+		{"one of a packet", func() { s.Bind(there, 0, true) }, "0 active, 1 inactive, 1 persistent, 2 references, overloaded false"},
+		{"a second", func() { s.Bind(there, 0, false) }, "0 active, 2 inactive, 1 persistent, 3 references, overloaded true"},
+		{"the first is active", func() { here.Real(0).Inactive.Add(-1); here.Real(0).Active.Add(1) }, "1 active, 1 inactive, 1 persistent, 3 references, overloaded true"},
+		{"and ends elsewhere", func() { s.Unbind(there, 0, false) }, "0 active, 1 inactive, 1 persistent, 2 references, overloaded false"},
+		{"the template ends", func() { s.UnbindTemplate(here, 0) }, "0 active, 1 inactive, 0 persistent, 1 references, overloaded false"},
+		{"the second ends", func() { s.Unbind(here, 0, true) }, "0 active, 0 inactive, 0 persistent, 0 references, overloaded false"},
+	} {
+		if step.do(); counts() != step.want {
+			t.Errorf("%s: %s, want %s", step.what, counts(), step.want)
+		}
 	}
 }

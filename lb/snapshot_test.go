@@ -174,8 +174,8 @@ func TestFindCost(t *testing.T) {
 		s.IsVIP(miss)
 		s.IsReal(hit)
 		s.IsNATReal(ProtoTCP, hit, 80)
-		s.Bound(1)
-		s.Unbound(1)
+		s.bound(1)
+		s.unbound(1)
 		s.Load(1)
 	}); n != 0 {
 		t.Errorf("lookups allocate %v times, want 0", n)

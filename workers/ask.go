@@ -10,16 +10,22 @@ import (
 // perTurn is how many rows a question copies between two batches.
 const perTurn = 256
 
-// Templates visits all persistence templates of the worker's node, with a
-// stripe locked for perTurn of them at a time. Any goroutine may call it; visit
-// ends the walk by returning false.
-func (w *Worker) Templates(visit func(*ConnRow) bool) {
+// Shared visits all persistence templates of the worker's node, then the
+// announced connections that wait, with a stripe locked for perTurn of them at a
+// time. Any goroutine may call it; visit ends the walk by returning false.
+func (w *Worker) Shared(visit func(*ConnRow) bool) {
 	var rows []ConnRow
 	snap := w.Services.Load()
-	for stripe := range conn.Stripes {
+	for i := range 2 * conn.Stripes {
+		from, stripe := w.Config.Templates, i%conn.Stripes
+		if i >= conn.Stripes {
+			if from = w.Expected; from == nil {
+				return
+			}
+		}
 		for next, more := conn.ID(0), true; more; more = next != 0 {
 			rows = rows[:0]
-			next = w.Config.Templates.ScanStripe(stripe, next, perTurn, func(s *conn.Stripe, id conn.ID, c *conn.Conn) {
+			next = from.ScanStripe(stripe, next, perTurn, func(s *conn.Stripe, id conn.ID, c *conn.Conn) {
 				r := w.row(snap, c)
 				if call := s.Call(id); len(call) > 0 {
 					r.Engine, r.EngineData, r.ClientPort = "sip", string(call), 0 // the port is the Call-ID's tag
@@ -35,8 +41,8 @@ func (w *Worker) Templates(visit func(*ConnRow) bool) {
 	}
 }
 
-// Conns visits all connections of the node, worker by worker, then its
-// persistence templates, those as worker 0's. visit gets copies, runs on the caller's goroutine and ends the walk by returning false.
+// Conns visits all connections of the node, worker by worker, then what its
+// workers share, as worker 0's. visit gets copies, runs on the caller's goroutine and ends the walk by returning false.
 func (p *Pool) Conns(ctx context.Context, visit func(worker int, r *ConnRow) bool) error {
 	var rows []ConnRow
 	for _, w := range p.Workers {
@@ -51,7 +57,7 @@ func (p *Pool) Conns(ctx context.Context, visit func(worker int, r *ConnRow) boo
 			}
 		}
 	}
-	p.Workers[0].Templates(func(r *ConnRow) bool { return visit(0, r) })
+	p.Workers[0].Shared(func(r *ConnRow) bool { return visit(0, r) })
 	return nil
 }
 

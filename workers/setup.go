@@ -18,7 +18,7 @@ const (
 // New returns a Worker that is connected to nobody yet; see NewPool.
 func New(c Config) (*Worker, error) {
 	w := &Worker{Config: c, requests: make(chan request, 16), stopped: make(chan struct{})}
-	w.pipe = fastpath.New(fastpath.Config{Worker: c.ID, Conns: c.Conns, Templates: c.Templates, Random: c.Random, Steering: c.Steering, Roles: c.Roles, ICMP: c.ICMP, Room: c.Ports[0].Room, MaxLearnt: c.MaxLearnt})
+	w.pipe = fastpath.New(fastpath.Config{Worker: c.ID, Conns: c.Conns, Templates: c.Templates, Random: c.Random, Steering: c.Steering, Roles: c.Roles, ICMP: c.ICMP, Room: c.Ports[0].Room, MaxLearnt: c.MaxLearnt, Helper: c.Helper})
 	w.frames = make([]rings.Frame, c.Batch)
 	w.spare = make([]rings.Frame, 0, fastpath.MaxBatch)
 	w.tx = make([]outbox, len(c.Ports))

@@ -49,6 +49,8 @@ type Config struct {
 	Random    uint64          // where its random numbers begin
 	Steering  *flow.Steering
 	ICMP      fastpath.Budget // of ICMP errors about connections
+	Helper    fastpath.Helper // nil: none
+	Expected  *conn.Templates // connections that it knows will come, the node's; nil: none
 	Clock     clock.Clock
 
 	Services *atomic.Pointer[lb.Snapshot]

@@ -21,6 +21,7 @@ import (
 	"github.com/sluice-lb/sluice/rings"
 	"github.com/sluice-lb/sluice/rings/xdpprog"
 	"github.com/sluice-lb/sluice/slowpath"
+	"github.com/sluice-lb/sluice/slowpath/ftp"
 	"github.com/sluice-lb/sluice/slowpath/neigh"
 	"github.com/sluice-lb/sluice/slowpath/punt"
 	"github.com/sluice-lb/sluice/workers"
@@ -38,6 +39,7 @@ type node struct {
 	director  *lb.Director
 	pool      *workers.Pool
 	templates *conn.Templates
+	ftp       *ftp.Node    // nil: helpers.ftp is absent
 	sets      []*rings.Set // by worker
 	steer     *xdpprog.Steer
 	answers   *xdpprog.Answers
@@ -130,7 +132,7 @@ func (n *node) resteer(next *lb.Spec) error {
 	if next != nil {
 		spec.Services, spec.Marks = append(spec.Services, next.Services...), next.Marks
 	}
-	w, err := wanted(spec.Services, n.director.Removed(), spec.Marks, n.network.Table())
+	w, err := wanted(spec.Services, n.director.Removed(), spec.Marks, n.network.Table(), n.cfg.FTPPorts)
 	if err != nil {
 		return err
 	}
@@ -296,7 +298,7 @@ func (n *node) Stats(ctx context.Context) (*control.AllStats, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &control.AllStats{Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow, reports), Tap: n.tap.Counters(), Services: services}
+	out := &control.AllStats{Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow, reports, n.ftp), Tap: n.tap.Counters(), Services: services}
 	for i := range services {
 		out.Sum.Add(services[i].Stats)
 	}
@@ -320,7 +322,7 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 	s := &control.Status{
 		Node: n.cfg.Node, Version: version(), PID: os.Getpid(), Started: n.started, ConfigFile: n.path,
 		Generation: snap.Generation, LastReload: n.latest.Summary(), CPUModel: cpu.Model(), Variant: cpu.Variant(conn.Variants()),
-		MaxConns: n.cfg.Connections.Max, Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow, reports), Tap: n.tap.Counters(),
+		MaxConns: n.cfg.Connections.Max, Totals: workers.Sum(reports, &slow), SlowPath: control.SlowPathOf(&slow, reports, n.ftp), Tap: n.tap.Counters(),
 	}
 	for _, svc := range snap.Services {
 		if svc != nil {
@@ -432,6 +434,9 @@ func (n *node) close() error {
 	}
 	if n.templates != nil {
 		errs = append(errs, n.templates.Close())
+	}
+	if n.ftp != nil {
+		errs = append(errs, n.ftp.Close())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("stop: %w", err)

@@ -25,6 +25,7 @@ import (
 	"github.com/sluice-lb/sluice/rings/pcapport"
 	"github.com/sluice-lb/sluice/slowpath"
 	"github.com/sluice-lb/sluice/slowpath/frag"
+	"github.com/sluice-lb/sluice/slowpath/ftp"
 	"github.com/sluice-lb/sluice/slowpath/neigh"
 	"github.com/sluice-lb/sluice/workers"
 )
@@ -49,6 +50,7 @@ type player struct {
 	director  *lb.Director
 	table     *conn.Table
 	templates *conn.Templates
+	ftp       *ftp.Node // nil: no helper
 	worker    *workers.Worker
 	ports     []*pcapport.Port // by interface of the configuration
 	path      *slowpath.Path
@@ -116,11 +118,18 @@ func newPlayer(cfg *config.Config, path string, captured []string, out, stdout i
 		port := pcapport.NewPort(umem, func(frame []byte) { p.write(i, frame, p.cause, p.now) })
 		p.ports, ports[i] = append(p.ports, port), port
 	}
-	p.worker, err = workers.New(workers.Config{
+	own := workers.Config{
 		CPU: -1, Ports: ports, Roles: roles, Batch: cfg.Workers.Batch, Conns: p.table, Templates: p.templates, Clock: &p.clock,
 		Steering: flow.NewSteering(1, nil, nil), Services: p.director.Published(), Routes: &p.hops,
 		Slow: slowpath.NewIntake(replayBudgets(), frameBytes), WakeSlow: func() {},
-	})
+	}
+	if len(cfg.FTPPorts) > 0 {
+		if p.ftp, err = ftp.New(ftp.Config{Ports: cfg.FTPPorts, Steering: own.Steering}); err != nil {
+			return nil, err
+		}
+		own.Helper, own.Expected = p.ftp.Worker(p.table), p.ftp.Expected()
+	}
+	p.worker, err = workers.New(own)
 	return p, err
 }
 
@@ -139,6 +148,9 @@ func (p *player) close() {
 	}
 	if p.templates != nil {
 		p.templates.Close()
+	}
+	if p.ftp != nil {
+		p.ftp.Close()
 	}
 }
 
@@ -253,7 +265,11 @@ func (p *player) timers(nanos int64) {
 // nextDue returns the time of the next timer, of a connection or of the slow
 // path.
 func (p *player) nextDue() (nanos int64, ok bool) {
-	for _, next := range []func() (clock.Ticks, bool){p.table.NextDue, func() (clock.Ticks, bool) { return p.templates.NextDue(0, 1) }} {
+	timers := []func() (clock.Ticks, bool){p.table.NextDue, func() (clock.Ticks, bool) { return p.templates.NextDue(0, 1) }}
+	if p.ftp != nil {
+		timers = append(timers, p.ftp.NextDue)
+	}
+	for _, next := range timers {
 		if ticks, some := next(); some {
 			left := int64(int32(ticks - clock.TicksAt(p.now)))
 			if at := (p.now/clock.TickNanos + left) * clock.TickNanos; !ok || at < nanos {
@@ -375,7 +391,7 @@ func (p *player) state() control.State {
 	counts = p.meter.Since(snap, counts)
 	stats := &workers.Stats{Services: counts.Services, Reals: counts.Reals}
 	conns, _ := p.worker.ConnRows(nil, 0, p.table.Max())
-	p.worker.Templates(func(r *workers.ConnRow) bool {
+	p.worker.Shared(func(r *workers.ConnRow) bool {
 		conns = append(conns, *r)
 		return true
 	})
@@ -465,7 +481,7 @@ func (p *player) Conns(visit func(*ipvsadm.Conn)) error {
 		c := connOf(&conns[i])
 		visit(&c)
 	}
-	p.worker.Templates(func(r *workers.ConnRow) bool {
+	p.worker.Shared(func(r *workers.ConnRow) bool {
 		c := connOf(r)
 		visit(&c)
 		return true

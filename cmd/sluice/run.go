@@ -29,6 +29,7 @@ import (
 	"github.com/sluice-lb/sluice/rings"
 	"github.com/sluice-lb/sluice/rings/xdpprog"
 	"github.com/sluice-lb/sluice/slowpath"
+	"github.com/sluice-lb/sluice/slowpath/ftp"
 	"github.com/sluice-lb/sluice/slowpath/neigh"
 	"github.com/sluice-lb/sluice/slowpath/punt"
 	"github.com/sluice-lb/sluice/workers"
@@ -201,6 +202,12 @@ func (n *node) makeWorkers(p *plan) error {
 	if n.templates, err = conn.NewTemplates(templateRoom(n.cfg), seed); err != nil {
 		return fmt.Errorf("connections.max: %w", err)
 	}
+	if len(n.cfg.FTPPorts) > 0 {
+		budget := n.cfg.SlowPath.Helpers
+		if n.ftp, err = ftp.New(ftp.Config{Ports: n.cfg.FTPPorts, Seed: seed, Steering: p.steer, Rate: budget.Rate, Burst: budget.Burst}); err != nil {
+			return fmt.Errorf("helpers.ftp: %w", err)
+		}
+	}
 	each := (n.cfg.Connections.Max + len(p.cpus) - 1) / len(p.cpus)
 	var made []*workers.Worker
 	for i, c := range p.cpus {
@@ -208,7 +215,7 @@ func (n *node) makeWorkers(p *plan) error {
 		if err != nil {
 			return fmt.Errorf("connections.max: %w", err)
 		}
-		w, err := workers.New(workers.Config{
+		own := workers.Config{
 			ID: i, CPU: c, Ports: n.sets[i].Ports, Roles: p.roles, Batch: n.cfg.Workers.Batch,
 			Idle:  workers.Idle{Adaptive: n.cfg.Workers.Idle == "adaptive", Spin: n.cfg.Workers.IdleSpin},
 			Conns: table, Templates: n.templates, Random: seed[0] + uint64(i), Steering: p.steer, Clock: clock.System{},
@@ -216,7 +223,11 @@ func (n *node) makeWorkers(p *plan) error {
 			ICMP: fastpath.Budget{Rate: n.cfg.SlowPath.ICMP.Rate, Burst: n.cfg.SlowPath.ICMP.Burst},
 			Slow: slowpath.NewIntake(n.cfg.SlowPath.Budgets(), n.cfg.Workers.FrameSize), WakeSlow: n.slow.Wake,
 			Learning: n.steer.Generation(), MaxLearnt: xdpprog.MaxLearnt,
-		})
+		}
+		if n.ftp != nil {
+			own.Helper, own.Expected = n.ftp.Worker(table), n.ftp.Expected()
+		}
+		w, err := workers.New(own)
 		if err != nil {
 			return err
 		}

@@ -280,7 +280,7 @@ func statsTable(w io.Writer, s *control.AllStats) {
 
 // slowPathTable shows what happened on the slow path; nothing if nothing did.
 func slowPathTable(w io.Writer, s *control.SlowPath) {
-	if len(s.Packets)+len(s.Refused)+len(s.Errors) == 0 {
+	if len(s.Packets)+len(s.Refused)+len(s.Errors) == 0 && s.FTP == nil {
 		return
 	}
 	fmt.Fprintln(w, "\nSLOW PATH\t\tPACKETS")
@@ -294,6 +294,10 @@ func slowPathTable(w io.Writer, s *control.SlowPath) {
 	rows("", s.Packets)
 	rows("refused ", s.Refused)
 	rows("", map[string]map[string]uint64{"ICMP of its own": s.Errors})
+	if f := s.FTP; f != nil {
+		rows("", map[string]map[string]uint64{"ftp": {"announced": f.Announced, "begun": f.Begun, "expired": f.Expired, "rewritten": f.Rewritten}})
+		rows("refused ", map[string]map[string]uint64{"ftp": f.Refused})
+	}
 }
 
 func newReload() *cobra.Command {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
 	"github.com/sluice-lb/sluice/lb"
@@ -12,12 +13,20 @@ import (
 // wanted says which frames the XDP programs are to redirect, so that workers
 // see every packet of the services: requests to them, replies from their NAT
 // servers, and both of what was removed while connections may live (K-SVC-8);
-// and echo requests to services whose address the host does not own.
-func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule, table *nexthop.Table) (xdpprog.Want, error) {
+// and echo requests to services whose address the host does not own. Of TCP
+// services of the ports in ftp it is every port, for what these announce; of port
+// 21 as well, for a persistent service takes data connections too (K-SVC-1).
+func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule, table *nexthop.Table, ftp []uint16) (xdpprog.Want, error) {
 	var w xdpprog.Want
+	announces := func(k *lb.ServiceKey) bool {
+		return k.Proto == lb.ProtoTCP && (k.Port == ftpPort || slices.Contains(ftp, k.Port))
+	}
 	service := func(k *lb.ServiceKey) {
 		if k.Mark == 0 {
 			w.Services = append(w.Services, xdpprog.ServiceKey{Proto: k.Proto, Addr: flow.FromNetip(k.Addr), Port: k.Port})
+			if announces(k) {
+				w.Services = append(w.Services, xdpprog.ServiceKey{Proto: k.Proto, Addr: flow.FromNetip(k.Addr)})
+			}
 			if keysIPsec(k) {
 				w.IPsec = append(w.IPsec, flow.FromNetip(k.Addr))
 			}
@@ -29,8 +38,12 @@ func wanted(services []lb.ServiceSpec, removed []lb.Removed, marks []lb.MarkRule
 		case lb.TUN:
 			w.Tunnels = append(w.Tunnels, xdpprog.TunnelKey{Addr: addr, Port: tunnel.Port})
 		case lb.NAT:
+			port := replyPort(of.Port, k.Port)
+			if announces(of) {
+				port = 0
+			}
 			for _, proto := range spoken(of) {
-				w.Reals = append(w.Reals, xdpprog.RealKey{Proto: proto, Addr: addr, Port: replyPort(of.Port, k.Port)})
+				w.Reals = append(w.Reals, xdpprog.RealKey{Proto: proto, Addr: addr, Port: port})
 			}
 			if keysIPsec(of) {
 				w.IPsec = append(w.IPsec, addr)
@@ -91,6 +104,9 @@ func spoken(k *lb.ServiceKey) []uint8 {
 	}
 	return []uint8{k.Proto}
 }
+
+// ftpPort is FTP's, whose services IPVS knows by it.
+const ftpPort = 21
 
 // keysIPsec says whether a service takes ISAKMP, whose connections AH and ESP
 // follow (K-PROTO-AH/ESP).

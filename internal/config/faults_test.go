@@ -55,7 +55,7 @@ func TestFaults(t *testing.T) {
 			`3: interfaces[1].role: "none" is unknown, want client | server | both`,
 		}},
 
-		{"a class that there is not", "slowpath: {host: {rate: 1}}\n", []string{`1: slowpath.host: unknown key, want one of hand_back, unresolved, icmp, fragments, reassembly, errors`}},
+		{"a class that there is not", "slowpath: {host: {rate: 1}}\n", []string{`1: slowpath.host: unknown key, want one of hand_back, unresolved, icmp, fragments, reassembly, helpers, errors`}},
 		{"a ring that cannot be masked, no rate and no burst", "slowpath:\n  icmp: {ring: 100, rate: 0, burst: 10000001}\n", []string{
 			`2: slowpath.icmp.ring: 100 is not a power of two 16..65536`,
 			`2: slowpath.icmp.rate: 0 is out of range, want 1..10000000`,
@@ -99,10 +99,10 @@ func TestFaults(t *testing.T) {
 		}},
 		{"a threshold without its period", "sysctl: {sync_threshold: [3]}\n", []string{`1: sysctl.sync_threshold: 1 elements, want 2`}},
 		{"three sync ports", "sysctl: {sync_ports: 3}\n", []string{`1: sysctl.sync_ports: 3 is not a power of two 1..1073741824`}},
-		{"helpers", "helpers: {ftp: {}}\n", []string{`1: helpers.ftp: ftp is not supported yet, want it left out`}},
+		{"helpers of nobody", "helpers: {sip: {}}\n", []string{`1: helpers.sip: unknown key, want one of ftp`}},
+		{"a helper has no ring", "slowpath: {helpers: {ring: 16}}\n", []string{`1: slowpath.helpers.ring: unknown key, want one of rate, burst`}},
 		{"nine FTP ports, where the kernel has eight", "helpers: {ftp: {ports: [1, 2, 3, 4, 5, 6, 7, 8, 9]}}\n", []string{
 			`1: helpers.ftp.ports: 9 elements, want 1..8`,
-			`1: helpers.ftp: ftp is not supported yet, want it left out`,
 		}},
 
 		{"a mark rule without mark", "marks: [{protocol: tcp}]\n", []string{`1: marks[0].mark: missing, want a number 1..4294967295`}},

@@ -15,6 +15,7 @@ type SlowPath struct {
 	ICMP       slowpath.Budget
 	Fragments  slowpath.Budget
 	Reassembly Reassembly
+	Helpers    slowpath.Budget // its packets wait nowhere: Ring is 0
 	Errors     slowpath.ICMPLimits
 }
 
@@ -64,6 +65,10 @@ func slowPath(classes slowpath.Budgets, errors slowpath.ICMPLimits, r frag.Limit
 		key{name: "share", shape: integer(1, 100), def: r.Share},
 		key{name: "timeout", shape: duration(time.Second, 10*time.Minute, time.Second, r.Timeout4), def: r.Timeout4},
 		key{name: "timeout6", shape: duration(time.Second, 10*time.Minute, time.Second, r.Timeout6), def: r.Timeout6},
+	)})
+	keys = append(keys, key{name: "helpers", shape: section(
+		key{name: "rate", shape: integer(1, maxRate), def: 10_000},
+		key{name: "burst", shape: integer(1, maxRate), def: 1000},
 	)})
 	return section(append(keys, key{name: "errors", shape: section(
 		key{name: "ratelimit", shape: duration(0, time.Minute, time.Millisecond, time.Second), def: errors.Ratelimit},

@@ -51,12 +51,6 @@ func (s *source) failAt(line int, path, format string, args ...any) {
 	}
 }
 
-// notYet refuses a value that is right in itself: other rules still apply
-// to it.
-func (s *source) notYet(path, value, want string) {
-	s.errs = append(s.errs, Error{s.file, s.line(path), path, fmt.Sprintf("%s is not supported yet, want %s", value, want)})
-}
-
 // sound reports that none of the keys has a fault, so that a rule about
 // them together may be judged without blaming the same mistake twice.
 func (s *source) sound(paths ...string) bool {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"reflect"
 	"regexp"
 	"strconv"
 
@@ -40,7 +39,7 @@ func (s strict) Decode(text []byte, into map[string]any) error {
 	if top.Kind == yaml.ScalarNode && top.ShortTag() == tagNull {
 		return nil
 	}
-	if v, ok := s.value(top, &root, "", "", false); ok {
+	if v, ok := s.value(top, &root, "", false); ok {
 		for k, x := range v.(map[string]any) {
 			into[k] = x
 		}
@@ -63,19 +62,18 @@ func (s strict) syntax(err error) error {
 }
 
 // value returns what node n stands for where shape is wanted; false: it is
-// refused. pattern is path without indexes, as in later. fill asks for
-// the defaults of what is left out: viper has those of the sections that
-// every file has, but cannot express those of list elements.
-func (s strict) value(n *yaml.Node, want *shape, path, pattern string, fill bool) (any, bool) {
+// refused. fill asks for the defaults of what is left out: viper has those of
+// the sections that every file has, but cannot express those of list elements.
+func (s strict) value(n *yaml.Node, want *shape, path string, fill bool) (any, bool) {
 	if n.Kind == yaml.AliasNode {
 		s.failAt(n.Line, path, "*%s: aliases are not supported, write the value out", n.Value)
 		return nil, false
 	}
 	switch {
 	case n.Kind == yaml.MappingNode && want.keys != nil:
-		return s.mapping(n, want, path, pattern, fill), true
+		return s.mapping(n, want, path, fill), true
 	case n.Kind == yaml.SequenceNode && want.each != nil:
-		return s.sequence(n, want, path, pattern)
+		return s.sequence(n, want, path)
 	case n.Kind == yaml.ScalarNode && want.scalar != nil:
 		v, err := want.scalar(n.ShortTag(), n.Value)
 		if err == nil {
@@ -90,7 +88,7 @@ func (s strict) value(n *yaml.Node, want *shape, path, pattern string, fill bool
 	return nil, false
 }
 
-func (s strict) mapping(n *yaml.Node, want *shape, path, pattern string, fill bool) map[string]any {
+func (s strict) mapping(n *yaml.Node, want *shape, path string, fill bool) map[string]any {
 	m := map[string]any{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
@@ -113,10 +111,8 @@ func (s strict) mapping(n *yaml.Node, want *shape, path, pattern string, fill bo
 			// All lines of a list or section are commented out.
 			continue
 		}
-		kind := join(pattern, k.Value)
-		if x, ok := s.value(v, &known.shape, full, kind, fill || known.optional); ok {
+		if x, ok := s.value(v, &known.shape, full, fill || known.optional); ok {
 			m[k.Value] = x
-			s.later(known, full, kind, x)
 		}
 	}
 	for i := range want.keys {
@@ -131,29 +127,13 @@ func (s strict) mapping(n *yaml.Node, want *shape, path, pattern string, fill bo
 	return m
 }
 
-// later refuses what is in the table of that name.
-func (s strict) later(k *key, path, pattern string, v any) {
-	if !later[pattern] || k.def != nil && reflect.DeepEqual(v, k.def) {
-		return
-	}
-	if k.def == nil {
-		s.notYet(path, k.name, "it left out")
-		return
-	}
-	want := fmt.Sprint(k.def)
-	if want == "" {
-		want = `""`
-	}
-	s.notYet(path, fmt.Sprint(v), want)
-}
-
-func (s strict) sequence(n *yaml.Node, want *shape, path, pattern string) (any, bool) {
+func (s strict) sequence(n *yaml.Node, want *shape, path string) (any, bool) {
 	all := make([]any, 0, len(n.Content))
 	seen := map[any]bool{}
 	for i, e := range n.Content {
 		element := at(path, i)
 		s.lines[element] = e.Line
-		v, ok := s.value(e, want.each, element, pattern+"[]", true)
+		v, ok := s.value(e, want.each, element, true)
 		switch {
 		case !ok && want.each.keys != nil:
 			v = map[string]any{} // keeps the indexes of what follows

@@ -99,6 +99,7 @@ func writeSlowPath(b *bytes.Buffer, s *SlowPath) {
 		fmt.Fprintf(b, "  %s: {ring: %d, rate: %d, burst: %d}\n", slowpath.Class(class), x.Ring, x.Rate, x.Burst)
 	}
 	fmt.Fprintf(b, "  reassembly: {memory: %d, share: %d, timeout: %s, timeout6: %s}\n", s.Reassembly.Memory, s.Reassembly.Share, s.Reassembly.Timeout, s.Reassembly.Timeout6)
+	fmt.Fprintf(b, "  helpers: {rate: %d, burst: %d}\n", s.Helpers.Rate, s.Helpers.Burst)
 	e := &s.Errors
 	fmt.Fprintf(b, "  errors: {ratelimit: %s, ratemask: %d, msgs_per_sec: %d, msgs_burst: %d, ratelimit6: %s, ratemask6: %q}\n\n",
 		e.Ratelimit, e.Ratemask, e.MsgsPerSec, e.MsgsBurst, e.Ratelimit6, e.Ratemask6)

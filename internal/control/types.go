@@ -158,6 +158,18 @@ type SlowPath struct {
 	Errors     map[string]uint64            `json:"errors"`
 	Held       int                          `json:"held"`
 	HeldErrors int                          `json:"held_errors"`
+	FTP        *FTP                         `json:"ftp,omitempty"` // nil: no helper
+}
+
+// FTP is what the FTP helper counts.
+type FTP struct {
+	Sessions  int64             `json:"sessions"`  // command connections that have announced something, now
+	Expected  int64             `json:"expected"`  // announced data connections that wait, now
+	Announced uint64            `json:"announced"` // data connections
+	Begun     uint64            `json:"begun"`     // of these
+	Expired   uint64            `json:"expired"`   // of these
+	Rewritten uint64            `json:"rewritten"` // replies of servers
+	Refused   map[string]uint64 `json:"refused"`   // packets, by reason; what did not happen is left out
 }
 
 // AllStats are the counters of a node: everything that `sluice stats` shows.

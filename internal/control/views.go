@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 	"github.com/sluice-lb/sluice/slowpath"
+	"github.com/sluice-lb/sluice/slowpath/ftp"
 	"github.com/sluice-lb/sluice/workers"
 )
 
@@ -84,10 +85,10 @@ func (r *Reload) Summary() *ReloadSummary {
 	return &ReloadSummary{r.At, r.Error, len(c.Added), len(c.Removed), len(c.Edited), r.Touched, r.Seconds}
 }
 
-// SlowPathOf makes the document of the slow path's counters, and of what the
-// workers' reports say that it did not take.
-func SlowPathOf(c *slowpath.Counters, reports []workers.Report) SlowPath {
-	v := SlowPath{Packets: map[string]map[string]uint64{}, Refused: map[string]map[string]uint64{}, Errors: map[string]uint64{}, Held: c.Held, HeldErrors: c.HeldErrors}
+// SlowPathOf makes the document of the slow path's counters, of what the workers'
+// reports say that it did not take, and of the FTP helper, nil: there is none.
+func SlowPathOf(c *slowpath.Counters, reports []workers.Report, helper *ftp.Node) SlowPath {
+	v := SlowPath{FTP: ftpOf(helper), Packets: map[string]map[string]uint64{}, Refused: map[string]map[string]uint64{}, Errors: map[string]uint64{}, Held: c.Held, HeldErrors: c.HeldErrors}
 	for kind := range c.Packets {
 		for fate, n := range c.Packets[kind] {
 			tally(v.Packets, slowpath.Kind(kind), slowpath.Fate(fate), n)
@@ -103,6 +104,21 @@ func SlowPathOf(c *slowpath.Counters, reports []workers.Report) SlowPath {
 	for fate, n := range c.Errors {
 		if n > 0 {
 			v.Errors[slowpath.ErrorFate(fate).String()] = n
+		}
+	}
+	return v
+}
+
+// ftpOf makes the document of the FTP helper's counters.
+func ftpOf(helper *ftp.Node) *FTP {
+	if helper == nil {
+		return nil
+	}
+	c := helper.Counters()
+	v := &FTP{c.Sessions, c.Expected, c.Announced, c.Begun, c.Expired, c.Rewritten, map[string]uint64{}}
+	for why, n := range c.Refused {
+		if n > 0 {
+			v.Refused[ftp.Refusal(why).String()] = n
 		}
 	}
 	return v

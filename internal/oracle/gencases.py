@@ -727,6 +727,249 @@ case("ftp-noct", "ip_vs_ftp with conntrack=0", one(f"-t {VIP}:21", rport=21), FT
      final=["cat /proc/net/ip_vs_app"])
 case("ftp-nomodule", "FTP without the helper", one(f"-t {VIP}:21", rport=21), FTP)
 
+
+class Talk:
+    """A command connection. seq and ack are right unless said otherwise: the server's replies are
+    longer or shorter for the client than as it sent them."""
+
+    def __init__(self, c=C, v=VIP, r=R, sport=1000, vport=21, rport=21):
+        self.c, self.v, self.r, self.sport, self.vport, self.rport = c, v, r, sport, vport, rport
+        self.up, self.down, self.longer = 100, 500, 0  # numbers of what each sends next; the client's view of the latter
+
+    def client(self, flags, n=0, **kw):
+        kw = {"seq": self.up, "ack": self.down + self.longer if "A" in flags else 0, **kw}
+        self.up += n
+        return pkt("eth0", self.c, self.v, sport=self.sport, dport=self.vport, flags=flags, **kw)
+
+    def server(self, flags, n=0, longer=0, **kw):
+        kw = {"seq": self.down, "ack": self.up if "A" in flags else 0, **kw}
+        self.down += n
+        self.longer += longer
+        return pkt("eth1", self.r, self.c, sport=self.rport, dport=self.sport, flags=flags, **kw)
+
+    def open(self):
+        return [self.client("S", 1), self.server("SA", 1), self.client("A")]
+
+    def close(self):
+        return [self.client("FA", 1), self.server("FA", 1), self.client("A")]
+
+    def says(self, text, **kw):
+        return self.client("PA", len(text), payload=text, **kw)
+
+    def replies(self, text, longer=0, **kw):
+        return self.server("PA", len(text), longer, payload=text, **kw)
+
+    def passive(self, port=51210, **kw):
+        """PASV and its answer, longer by the last byte of the VIP, which has a digit more."""
+        return [self.says("PASV\r\n", **kw), self.replies(self.at(port), 1)]
+
+    def at(self, port):
+        return f"227 Entering Passive Mode (10,0,2,11,{port >> 8},{port & 255}).\r\n"
+
+    def data(self, port=51210, sport=2000):
+        """What the client opens in passive mode."""
+        return [pkt("eth0", self.c, self.v, sport=sport, dport=port, flags="S"),
+                pkt("eth1", self.r, self.c, sport=port, dport=sport, flags="SA"),
+                pkt("eth0", self.c, self.v, sport=sport, dport=port, flags="A", seq=1001, ack=1001)]
+
+    def active(self, port=1025, to=None, of=20, at=20):
+        """What the server opens in active mode."""
+        to = to or self.c
+        return [pkt("eth1", self.r, to, sport=at, dport=port, flags="S", seq=7000),
+                pkt("eth0", to, self.v, sport=port, dport=of, flags="SA", seq=8000, ack=7001),
+                pkt("eth1", self.r, to, sport=at, dport=port, flags="A", seq=7001, ack=8001)]
+
+
+def ftp_case(name, doc, steps, rules=None, **kw):
+    kw.setdefault("modules", ["ip_vs_ftp"])
+    case("ftp-" + name, doc, rules or one(f"-t {VIP}:21", rport=21), steps, **kw)
+
+
+EPSV, R229 = "EPSV\r\n", "229 Entering Extended Passive Mode (|||%d|)\r\n"
+t = Talk()
+ftp_case("extended", "EPSV and EPRT, several transfers over one command connection", [
+    *t.open(), t.says(EPSV), t.replies(R229 % 51210), SNAPL, *t.data(), SNAPL,
+    t.says("EPSV 1\r\n"), t.replies("229 Entering Extended Passive Mode (|1|10.0.2.11|51211|)\r\n", -10), SNAP,
+    *t.data(51211, 2001), SNAP, t.says("EPRT |1|10.0.1.10|1025|\r\n"), SNAP, *t.active(), SNAP, t.replies("200 ok\r\n"),
+    t.client("A"), *t.passive(51212), *t.data(51212, 2002), t.says("PORT 10,0,1,10,4,2\r\n"), *t.active(1026), SNAPL])
+
+# The kernel verifies a checksum of TCP over IPv6 that no NIC has vouched for twice, the second time wrongly,
+# and drops the packet (as with ICMPv6 errors); not so without the first time.
+UNCHECKED = {"net.netfilter.nf_conntrack_checksum": 0}
+t = Talk(C6, VIP6, RS6[0])
+ftp_case("v6", "EPSV and EPRT over IPv6; PASV means nothing there", [
+    *t.open(), t.says(EPSV), t.replies(R229 % 51210), SNAPL, *t.data(), SNAPL,
+    t.says("EPSV 2\r\n"), t.replies("229 Entering Extended Passive Mode (|2|fd00:2::11|51211|)\r\n", -11), SNAP,
+    *t.data(51211, 2001), SNAP, t.says("EPRT |2|fd00:1::10|1025|\r\n"), SNAP, *t.active(), SNAP, t.replies("200 ok\r\n"),
+    t.says("EPRT |1|10.0.1.10|1026|\r\n"), t.says("EPRT |2|fd00:1:0:0:0::10|1027|\r\n"), t.says("EPRT |2|fd00:1:::10|1028|\r\n"),
+    t.says("EPRT |2|fd00:1:0:0:0:0:0:1:10|1029|\r\n"), t.says("EPRT |2|fd00:1:0:0:0:0:0:10|1030|\r\n"),
+    t.says("EPRT |2|FD00:1::A.0.1.10|1031|\r\n"), t.says("EPRT |2|fd00:1::10.0.1.10|1032|\r\n"), t.says("EPSV 1\r\n"),
+    t.replies(R229 % 51212), t.says("PASV\r\n"), t.replies(t.at(51213)), SNAPL],
+    one(f"-t [{VIP6}]:21", rport=21, rs=RS6[0]), sysctls=UNCHECKED)
+
+t = Talk()
+ftp_case("odd-passive", "PASV and 227 in other words, places and pieces", [
+    *t.open(), t.says("pasv\r\n"), t.replies(t.at(51200), 1), SNAP,
+    t.says("NOOP\r\nPASV\r\nTYPE I\r\n", note="in the middle"), t.replies(t.at(51201), 1),
+    t.says("PA"), t.says("SV\r\n", note="in two"), t.replies(t.at(51202)), SNAP,
+    t.says("PASV\r\n"), t.replies("227 Passive 10,0,2,11,200,3 here\r\n", 1, note="without parentheses"),
+    t.says("PASV\r\n"), t.replies("200 first\r\n" + t.at(51204), note="not at the beginning"), SNAP,
+    t.replies(t.at(51204), 1, note="but then"), SNAP,
+    t.says("PASV\r\n"), t.replies("227 Entering Passive Mode (10,0,2", note="in two"), t.replies(",11,200,5).\r\n"),
+    t.says("PASV\n"), t.says("PASV \r\n"), t.says("XPASV\r\n", note="anywhere"), t.replies(t.at(51206), 1), SNAP,
+    t.says("PASV\r\n"), t.replies("227 (10,0,2,11,200,7", note="nothing behind"), SNAP,
+    t.replies("227 (10,0,2,11,200,7\r", 1), t.says("PASV\r\n"), t.replies("227 ((10,0,2,11,200,8)\r\n", 1),
+    t.says("PASV\r\n"), t.replies("227 (10,0,2,11,456,265)\r\n", -1, note="modulo 256"),
+    t.says("PASV\r\n"), t.says("NOOP\r\n"), t.replies("227 (10,0,2,11,200,10,5)\r\n", 1, note="one too many"),
+    t.says("PASV\r\n"), t.replies("227 (10,0,2,11,200)\r\n", note="one too few"), t.replies("227 \r\n"), t.replies("226 (10,0,2,11,200,11)\r\n"),
+    t.replies("22"), SNAPL])
+
+t = Talk()
+ftp_case("odd-active", "PORT and EPRT in other words, and with mistakes", [*t.open(), *[t.says(x + "\r\n") for x in (
+    "port 10,0,1,10,4,2", "PORT  10,0,1,10,4,3", "PORT10,0,1,10,4,4", "PORT 10,0,1,10,4", "PORT", "NOOP\r\nPORT 10,0,1,10,4,6",
+    "PORT 10,0,1,10,4,7x", "PORTX 10,0,1,10,4,8", "PORT 10,0,1,12,4,9", "PORT 10,0,1,10,4,2", "PORT x,0,1,10,4,1",
+    "PORT 0010,000,001,010,0004,0011", "PORT 10,0,1,10,,12")], t.says("PORT 10,0,1,10,4,13"), SNAP, *[t.says(x + "\r\n") for x in (
+        "EPRT |1|10.0.1.10|2001|", "eprt |1|10.0.1.10|2002|", "EPRT !1!10.0.1.10!2003!", "EPRT |2|fd00:1::10|2004|",
+        "EPRT |1|10.0.1|2005|", "EPRT |1|10.0.1.10|2006", "EPRT |1|010.0.1.10|2008|", "EPRT |1|10..1.10|2009|",
+        "EPRT |1|10.0.1.266|2010|", "EPRT |1|10.0.1.10|67547|", "EPRT |1|10.0.1.10|0|", "EPRT 11110.0.1.101201211", "EPRT",
+        "EPRT ||10.0.1.10|2013|", "EPRT |1|10.0.1.10||", "EPRT|1|10.0.1.10|2014|", "EPRT x |1|10.0.1.10|2015|",
+        "EPRT |1|10.0.1.10|20x16|", "EPRT |11|10.0.1.10|2017|")], t.says("EPRT |1|10.0.1.10|2007|"), SNAPL])
+
+t = Talk()
+ftp_case("odd-extended", "EPSV and 229 in other words, and with mistakes", [
+    *t.open(), t.says("epsv\r\n"), t.replies(R229 % 50001), t.says("EPSV ALL\r\n"), t.replies(R229 % 50002),
+    t.says("EPSV 2\r\n"), t.replies(R229 % 50003), SNAP, t.says(EPSV), t.replies("229 (|||50005)\r\n"),
+    t.replies("229 |||50006|\r\n"), t.replies("229 (|1||50008|)\r\n"), t.replies("229 (|2|fd00:2::11|50009|)\r\n"),
+    t.replies("229 (1115000111)\r\n"), t.replies("229 (!!!50007!)\r\n"), SNAP, t.says("EPSV\n"), t.replies("229 (|||50011|)\r\n"),
+    t.says("EPSV\r\nNOOP\r\n"), t.replies("229 (|||50012|\r\n"), t.says("EPSV 1\r\nPASV\r\n"), t.replies("229 (|||50013|)\r\n"),
+    t.says("PASV\r\n"), t.replies("229 (|||50014|)\r\n"), SNAPL])
+
+t = Talk()
+ftp_case("order", "answers to what was asked last, once", [
+    *t.open(), *t.passive(51200), t.says("PASV\r\n"), t.replies("229 (|||5000|)\r\n"), t.replies(t.at(51201), 1),
+    t.says("PASV\r\n"), t.says("PORT 10,0,1,10,4,1\r\n", note="changed its mind"), t.replies(t.at(51202)), t.says(EPSV),
+    t.says("EPSV 2\r\n", note="does not go with IPv4"), t.replies("229 (|||5001|)\r\n"),
+    t.replies("229 (|||5002|)\r\n", note="nobody has asked"), SNAPL])
+
+
+def sack(*edges):
+    return f"0101{5:02x}{2 + 4 * len(edges):02x}" + "".join(f"{e:08x}" for e in edges)
+
+
+t = Talk()
+ftp_case("sequence", "sequence numbers, acknowledgements and SACK behind one and two changes; wrong checksums", [
+    *t.open(), *t.passive(51200), t.client("A"), t.client("A", ack=501, note="without the reply"), t.client("A", ack=502),
+    t.client("A", ack=548), t.replies("150 a\r\n"), t.client("A", ack=501, options=sack(549, 556)),
+    t.client("A", ack=501, options=sack(501, 549, 549, 556)),
+    t.client("A", ack=501, options="0101080a0000000100000002" + sack(549, 556)), t.client("A"),
+    t.client("A", options="01020400", note="an option cut off"),
+    *t.passive(51201), t.client("A", ack=556, note="without the second"), t.client("A"),
+    t.client("A", ack=549, note="before both"), t.client("A", ack=501), t.replies("150 b\r\n"), t.server("A"),
+    t.server("A", seq=554), t.server("A", seq=501), t.server("PA", seq=548, payload="150 a\r\n", note="again, between the changes"),
+    t.says("NOOP\r\n", bad_csum=True), t.server("PA", payload="200 x\r\n", bad_csum=True),
+    t.client("A", bad_csum=True), SNAPL, t.server("R", ack=0, note="without an acknowledgement"), SNAPL])
+
+t = Talk()
+ftp_case("expire", "announced twice, begun late, not begun", [
+    *t.open(), *t.passive(), sleep(60), *t.passive(note="the same port"), SNAP, sleep(61), SNAP, sleep(40),
+    *t.data(), SNAP, t.says("PORT 10,0,1,10,4,1\r\n"), sleep(119), SNAP, sleep(20), SNAPL,
+    pkt("eth1", R, C, sport=20, dport=1025, flags="S", seq=7000, note="too late"), SNAPL])
+
+t = Talk()
+ftp_case("control", "a command connection outlives what it announced", [
+    *t.open(), *t.passive(), *t.data(), *t.close(), SNAP, sleep(119), SNAP, sleep(3), SNAP, sleep(58), SNAP, sleep(600), SNAP,
+    sleep(300), SNAPL])
+
+t = Talk()
+ftp_case("control-drop", "and so does one that only announced", [
+    *t.open(), t.says("PORT 10,0,1,10,4,1\r\n"), t.client("R", 1), SNAP, sleep(30), SNAP, sleep(180), SNAPL])
+
+t = Talk()
+ftp_case("data", "what begins an announced connection", [
+    *t.open(), *t.passive(), pkt("eth1", R, C, sport=51210, dport=2000, flags="SA", note="before the client"),
+    pkt("eth0", "10.0.1.11", VIP, sport=2000, dport=51210, flags="S", note="another client"),
+    pkt("eth0", C, VIP, sport=2000, dport=51211, flags="S", note="another port"),
+    pkt("eth0", C, VIP, sport=2000, dport=51210, flags="A", note="no SYN"), SNAP,
+    pkt("eth0", C, VIP, sport=2001, dport=51210, flags="S", note="a second"), SNAP,
+    pkt("eth0", C, VIP, sport=2000, dport=51210, flags="S"), SNAP, *t.passive(note="the port once more"), SNAPL,
+    *t.data(sport=2002), SNAPL])
+
+t = Talk()
+ftp_case("data-active", "active data connections, from either side, and the port again", [
+    *t.open(), t.says("PORT 10,0,1,10,4,1\r\n"), pkt("eth0", C, VIP, sport=1025, dport=20, flags="S", note="from the client"), SNAP,
+    pkt("eth1", R, C, sport=20, dport=1025, flags="SA", seq=1), pkt("eth0", C, VIP, sport=1025, dport=20, flags="A", seq=1001, ack=2), SNAP,
+    t.says("PORT 10,0,1,10,4,1\r\n", note="while it is ESTABLISHED"), SNAPL,
+    pkt("eth0", C, VIP, sport=1025, dport=20, flags="FA", seq=1001, ack=2), SNAPL, t.says("PORT 10,0,1,10,4,1\r\n"),
+    pkt("eth1", R, C, sport=20, dport=1025, flags="S", seq=100000), SNAP, t.says("PORT 10,0,1,11,4,1\r\n", note="another host"),
+    *t.active(to="10.0.1.11"), SNAPL])
+
+t = Talk(rport=2021)
+ftp_case("server-port", "a server of another port: active data comes from the port before it", [
+    *t.open(), *t.passive(), *t.data(), t.says("PORT 10,0,1,10,4,1\r\n"), SNAP,
+    pkt("eth1", R, C, sport=20, dport=1025, flags="S", seq=1, note="not from 2020"), *t.active(at=2020), SNAPL],
+    one(f"-t {VIP}:21", rport=2021))
+
+t, other = Talk(vport=2121, rport=2121), Talk(sport=1007)
+ftp_case("ports", "other ports (the service on port 21 only brings conntrack)", [
+    *t.open(), *t.passive(), *t.data(), t.says("PORT 10,0,1,10,4,1\r\n"), *t.active(of=2120, at=2120), SNAPL,
+    *other.open(), other.says("PASV\r\n"), other.replies(t.at(51201), note="not of the ports"), SNAPL],
+    one(f"-t {VIP}:2121", rport=2121) + one(f"-t {VIP}:21", rport=21), modules=["ip_vs_ftp ports=2121,990"])
+
+t = Talk()
+ftp_case("mark", "a firewall mark service (the service on port 21 only brings conntrack)", [
+    *t.open(), *t.passive(), *t.data(), t.says("PORT 10,0,1,10,4,1\r\n"), *t.active(), SNAPL],
+    ["-A -f 7 -s rr", f"-a -f 7 -r {R} -m", *one("-t 10.0.1.1:21", rport=21)],
+    setup=[f"{MARK} -d {VIP} -p tcp --dport 21 -j MARK --set-mark 7"])
+
+t = Talk()
+ftp_case("persistent", "a persistent service: template, command and data connection", [
+    *t.open(), *t.passive(), SNAPL, *t.data(), SNAPL, pkt("eth0", C, VIP, sport=2001, dport=40000, flags="S", note="by the template"),
+    pkt("eth0", C, VIP, sport=1024, dport=20, flags="S", note="by the template"), SNAPL, *t.close(), sleep(400), SNAPL, sleep(600), SNAPL],
+    one(f"-t {VIP}:21", rport=21, extra="-p 300"), tables=["list", "conns", "persistent", "stats"])
+
+t = Talk()
+ftp_case("half-closed", "a command connection that is not ESTABLISHED announces nothing", [
+    *t.open(), t.server("FA", 1), SNAP, t.says("PORT 10,0,1,10,4,1\r\n"), t.says("PASV\r\n"), SNAPL])
+
+t = Talk()
+ftp_case("reuse", "the client's next command connection from the same port", [
+    *t.open(), *t.passive(), *t.close(), SNAP, t.client("S", seq=100000), SNAP, sleep(1), SNAP,
+    t.server("SA", seq=1, ack=100001), SNAPL, sleep(130), SNAPL])
+
+t = Talk()
+ftp_case("again", "an answer that is sent again, because the first was lost", [
+    *t.open(), *t.passive(), t.server("PA", seq=501, payload=t.at(51210)), SNAP])
+
+t = Talk()
+ftp_case("addresses", "answers that name another server, and port 0", [
+    *t.open(), t.says("PASV\r\n"), t.replies("227 (10,0,2,12,200,10)\r\n", 1), t.says(EPSV), t.replies("229 (|1|10.0.2.13|51211|)\r\n", -10),
+    t.says("PASV\r\n"), t.replies("227 (10,0,2,11,0,0)\r\n", 1), t.says("PORT 10,0,1,10,0,0\r\n"), SNAPL])
+
+t = Talk()
+ftp_case("mtu", "an answer that is longer than the MTU with the VIP in it", [
+    *t.open(), t.says("PASV\r\n"), t.replies(t.at(51210) + "x" * (1460 - len(t.at(51210))), 1), SNAPL])
+
+t = Talk()
+tiny, large = [{"df": False, "step": {"fragment": mtu}} for mtu in (60, 1500)]
+ftp_case("fragments", "commands and answers that come in fragments, and an answer that leaves in some", [
+    *t.open(), t.says("PASV\r\n"), t.replies(t.at(51210), 1, **tiny), SNAP, t.says("PORT 10,0,1,10,4,1" + 20 * " " + "\r\n", **tiny),
+    pkt("eth1", R, C, sport=20, dport=1025, flags="S", seq=1), SNAPL,
+    t.says("PASV\r\n"), t.replies("227 " + 2000 * "x" + " (10,0,2,11,201,10)\r\n", 1, **large), SNAPL,
+    t.says("PASV\r\n"), t.replies(t.at(51722) + "x" * (1460 - len(t.at(51722))), 1, df=False), SNAPL])
+
+DELETE, ADD = [f"ipvsadm -{x} -t {VIP}:21 -r {R}:21" for x in "da"]
+t = Talk()
+ftp_case("server-gone", "the server is removed and comes back", [
+    *t.open(), *t.passive(), cmd(DELETE), pkt("eth0", C, VIP, sport=2000, dport=51210, flags="S"), SNAPL, cmd(ADD + " -m"), SNAPL,
+    pkt("eth0", C, VIP, sport=2000, dport=51210, flags="S"), SNAPL])
+t = Talk()
+ftp_case("server-gone-expire", "the server is removed, expire_nodest_conn=1", [
+    *t.open(), *t.passive(), *t.data(), cmd(DELETE), sleep(1), SNAPL], sysctls={"net.ipv4.vs.expire_nodest_conn": 1})
+t = Talk()
+ftp_case("server-quiet", "the server's weight is 0, expire_nodest_conn=1", [
+    *t.open(), *t.passive(), cmd(f"ipvsadm -e -t {VIP}:21 -r {R}:21 -m -w 0"), pkt("eth0", C, VIP, sport=2000, dport=51210, flags="S"),
+    sleep(1), SNAPL], sysctls={"net.ipv4.vs.expire_nodest_conn": 1})
+
 # ------------------------------------------------------------------ rates and estimators
 
 case("rates", "ipvsadm --rate over time: 10 packets a second for 20 s, then silence", one(T80, "-g", rport=80),

@@ -35,6 +35,7 @@ const (
 	Synced                            // came from another director
 	V6                                // the client's side is IPv6
 	Assured                           // its template is known to be ASSURED
+	Followed                          // a helper reads its payload (K-FTP-1)
 )
 
 // NoReal is the Real of a connection without a server.
@@ -51,12 +52,12 @@ type Conn struct {
 	Proto                             uint8
 	State                             State // by Proto; of a template TemplateNone or TemplateAssured
 	Flags                             Flags
-	_                                 uint16
+	Session                           uint16      // what the helper that follows it knows of it; 0: nothing yet
 	Real                              uint32      // lb's real server ID: address and method; NoReal: none
 	Stamp                             clock.Ticks // last re-armed; it expires at Stamp+Timeout
 	Timeout                           clock.Ticks // at most MaxTimeout
 	Packets                           uint32      // requests, the kernel's in_pkts
-	Control                           ID          // the template or control connection it belongs to
+	Control                           ID          // the template it belongs to, or by the helper's name the connection that announced it
 }
 
 // ClientKey returns the key by which packets of the client's side find c.

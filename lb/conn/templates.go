@@ -16,14 +16,14 @@ import (
 const Stripes = 16
 
 // Control names a template by its stripe and its ID there, and the topmost
-// bit: connections' own IDs never reach it.
+// bit: helpers' names never reach it.
 const (
 	templateBit = ID(1) << 31
 	idBits      = 24
 )
 
-// IsTemplate says whether a Conn.Control names a template, and not a
-// connection of the same table.
+// IsTemplate says whether a Conn.Control names a template, and not a session
+// of a helper.
 func (id ID) IsTemplate() bool { return id&templateBit != 0 }
 
 // MaxCall is the longest Call-ID that a template keeps, in bytes (K-PE-1).

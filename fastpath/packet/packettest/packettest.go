@@ -196,6 +196,14 @@ func (p Packet) TCP(sport, dport uint16, flags uint8) Packet {
 	return p.transport(6, h)
 }
 
+// Seq sets sequence and acknowledgement number of the TCP header.
+func (p Packet) Seq(seq, ack uint32) Packet {
+	p.head = slices.Clone(p.head)
+	be.PutUint32(p.head[4:], seq)
+	be.PutUint32(p.head[8:], ack)
+	return p
+}
+
 // TCPOptions gives the TCP header options; a multiple of 4 bytes.
 func (p Packet) TCPOptions(b ...byte) Packet {
 	p.head = slices.Concat(p.head, b)
