@@ -17,7 +17,7 @@ TESTFLAGS ?=
 TOOL := $(GO) tool -modfile=tools.mod
 
 # Debian packages, each with a program or file that it brings.
-FOR_TEST     := gcc=gcc libc6-dev=/usr/include/stdlib.h python3=python3 iproute2=ip ethtool=ethtool socat=socat iputils-ping=ping traceroute=traceroute nftables=nft iperf3=iperf3
+FOR_TEST     := gcc=gcc libc6-dev=/usr/include/stdlib.h python3=python3 iproute2=ip ethtool=ethtool socat=socat curl=curl vsftpd=vsftpd iputils-ping=ping traceroute=traceroute nftables=nft iperf3=iperf3
 FOR_GENERATE := clang=clang llvm=llvm-strip libbpf-dev=/usr/include/bpf/bpf_helpers.h linux-libc-dev=/usr/include/linux/bpf.h
 FOR_LINT     := shellcheck=shellcheck
 FOR_BENCH    := dpdk-dev=dpdk-testpmd librte-net-af-xdp23=/usr/share/doc/librte-net-af-xdp23
