@@ -4,7 +4,6 @@ import (
 	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/fastpath/sip"
 	"github.com/sluice-lb/sluice/lb"
-	"github.com/sluice-lb/sluice/lb/flow"
 )
 
 // engineSIP is the persistence engine that tells calls apart (K-PE-1).
@@ -24,34 +23,17 @@ func callID(k *Packet, svc *lb.Service) (call []byte, ok bool) {
 	return call, call != nil
 }
 
-// adoptCallers notes the servers whose own datagrams may begin a connection:
-// NAT servers of SIP services that have a port each (K-PE-3).
-func (p *Pipeline) adoptCallers() {
-	p.callers = nil
-	for _, svc := range p.snap.Services {
-		if svc == nil || svc.Persistence == nil || svc.Persistence.Engine != engineSIP || svc.Proto != lb.ProtoUDP || svc.Port == 0 {
-			continue
-		}
-		for i := range svc.Dests {
-			r := &p.snap.Reals[svc.Dests[i].ID]
-			if r.Forward != lb.NAT || r.Port == 0 {
-				continue
-			}
-			if p.callers == nil {
-				p.callers = map[flow.Key]uint32{}
-			}
-			p.callers[flow.Key{Local: r.Addr, LocalPort: r.Port}] = r.ID
-		}
-	}
-}
-
-// caller says which server of a SIP service sent a datagram, if one did.
+// caller says which server sent a datagram that may begin a connection, if one
+// did: a NAT server, with a port, of a SIP service (K-PE-3).
 func (p *Pipeline) caller(in *packet.Info) (real uint32, ok bool) {
-	if p.callers == nil || in.Proto != packet.ProtoUDP {
+	if in.Proto != packet.ProtoUDP || in.SrcPort == 0 {
 		return 0, false
 	}
-	real, ok = p.callers[flow.Key{Local: in.Src, LocalPort: in.SrcPort}]
-	return real, ok
+	if real, ok = p.snap.FindNATReal(in.Proto, &in.Src, in.SrcPort); !ok {
+		return 0, false
+	}
+	svc := p.snap.Services[p.snap.Reals[real].Service]
+	return real, svc.Persistence != nil && svc.Persistence.Engine == engineSIP && svc.Port != 0
 }
 
 // callOut makes the connection of a datagram by which a server calls its

@@ -72,7 +72,6 @@ type Pipeline struct {
 	room              func() (free, frames int)
 	icmp              Budget
 	helper            Helper
-	callers           map[flow.Key]uint32   // servers of SIP services, by address and port as Local (K-PE-3)
 	learnt            map[flow.Key]struct{} // flows of the host's that the XDP program may pass, by their packets' key as replies
 	maxLearnt         int
 	sweep             conn.ID     // where to go on looking for connections of removed servers; 0: nowhere
@@ -132,7 +131,6 @@ func (p *Pipeline) Adopt(s *lb.Snapshot, now clock.Ticks) {
 	}
 	p.rows = s.Adopt(p.worker, p.snap)
 	p.snap = s
-	p.adoptCallers()
 	p.setDefence()
 }
 

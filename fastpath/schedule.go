@@ -84,7 +84,11 @@ func (p *Pipeline) service(k *Packet, in *packet.Info) *lb.Service {
 // nat_icmp_send answers (K-PATH-4); not one that ends a connection, nor IPsec.
 func (p *Pipeline) refused(in *packet.Info) bool {
 	ends := in.Proto == packet.ProtoTCP && in.TCPFlags&packet.RST != 0 || in.Flags&packet.FlagAbort != 0
-	return p.snap.Sysctl.NATICMPSend != 0 && !ends && in.FlowProto() == in.Proto && p.snap.IsNATReal(in.Proto, &in.Src, in.SrcPort)
+	if p.snap.Sysctl.NATICMPSend == 0 || ends || in.FlowProto() != in.Proto {
+		return false
+	}
+	_, ok := p.snap.FindNATReal(in.Proto, &in.Src, in.SrcPort)
+	return ok
 }
 
 // strayReply is the verdict of a packet from a real server that belongs to no

@@ -103,7 +103,7 @@ func (c *compiler) setReal(slot uint32, r *server) {
 		ID: r.id, Service: slot, Addr: addr, Port: r.spec.Key.Port, Path: c.pathTo(&addr),
 		Forward: r.spec.Forward, Available: true, V6: r.spec.Key.Addr.Is6(), Tunnel: r.spec.Tunnel,
 		Weight: r.spec.Weight, Upper: r.spec.Upper, Lower: r.spec.Lower,
-		Born: c.reals[r.id].Born, Of: r.of,
+		Born: c.reals[r.id].Born, Of: r.of, Added: r.added,
 	}
 	c.realsChanged = true
 }
@@ -212,7 +212,7 @@ func (s *Snapshot) fileServices() {
 	}
 }
 
-// fileReals builds what IsReal, IsNATReal and FindTunnel read.
+// fileReals builds what IsReal, FindNATReal and FindTunnel read.
 func (s *Snapshot) fileReals() {
 	s.natReals, s.tunnels, s.lookup.reals = newIndex(len(s.Reals)), newIndex(len(s.Reals)), newIndex(len(s.Reals))
 	for i := range s.Reals {
@@ -222,7 +222,9 @@ func (s *Snapshot) fileReals() {
 		}
 		s.lookup.reals.add(0, &r.Addr, 0, 0)
 		if r.Available && r.Forward == NAT {
-			s.natReals.add(s.Services[r.Service].Proto, &r.Addr, r.Port, 0)
+			if last := s.natReals.add(s.Services[r.Service].Proto, &r.Addr, r.Port, r.ID); s.Reals[*last].Added < r.Added {
+				*last = r.ID
+			}
 		}
 		if r.Available && r.Forward == TUN {
 			s.tunnels.add(r.Tunnel.proto(), &r.Addr, r.Tunnel.Port, r.ID)

@@ -25,6 +25,7 @@ type Director struct {
 	byName   map[string]*service
 	trash    map[identity]*server // removed servers that may come back
 	swept    time.Duration        // when scheduler caches were last swept
+	added    uint64               // servers so far
 	compiler
 }
 

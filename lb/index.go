@@ -42,17 +42,18 @@ func (x *index) slot(proto uint8, addr *flow.Addr, port uint16) int {
 	return int((hi ^ lo) * 0x8cb92ba72f3d8dd7 >> x.shift)
 }
 
-// add puts an entry in; one that is there already stays.
-func (x *index) add(proto uint8, addr *flow.Addr, port uint16, value uint32) {
+// add puts an entry in; one that is there already stays. It returns the
+// entry's value.
+func (x *index) add(proto uint8, addr *flow.Addr, port uint16, value uint32) *uint32 {
 	mask := len(x.entries) - 1
 	for i := x.slot(proto, addr, port); ; i = (i + 1) & mask {
 		e := &x.entries[i]
 		if !e.used {
 			*e = indexEntry{*addr, port, proto, true, value}
-			return
+			return &e.value
 		}
 		if e.port == port && e.proto == proto && e.addr == *addr {
-			return
+			return &e.value
 		}
 	}
 }

@@ -16,6 +16,7 @@ type server struct {
 	identity   identity
 	lastWeight int32  // K-DST-5
 	of         uint64 // when the service was made that it is of, or was
+	added      uint64 // how manieth to be added
 	idle       bool   // in the trash, without references
 	idleSince  time.Duration
 }
@@ -126,7 +127,8 @@ func (d *Director) onServer(svc *service, o *op) {
 		if r == nil {
 			r = &server{id: d.takeID(), identity: id}
 		}
-		r.of = svc.born
+		d.added++
+		r.of, r.added = svc.born, d.added
 		delete(d.trash, id)
 		r.idle = false
 		d.set(svc, r, o.real)

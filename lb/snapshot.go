@@ -80,6 +80,7 @@ type Real struct {
 	Path         *Path  // of its address
 	Born         uint64 // generation in which it got its ID
 	Of           uint64 // Born of its service; a server may come back to one that was made again (K-DST-8)
+	Added        uint64 // how manieth server it was to be added
 }
 
 // Find returns the service that a packet is for, or nil. In the order of
@@ -126,14 +127,15 @@ func (s *Snapshot) IsReal(addr *flow.Addr) bool {
 	return ok
 }
 
-// IsNATReal says whether a packet from here would be a NAT server's
-// (K-DST-9). A mark service's server speaks any protocol.
-func (s *Snapshot) IsNATReal(proto uint8, addr *flow.Addr, port uint16) bool {
-	_, ok := s.natReals.find(proto, addr, port)
-	if !ok {
-		_, ok = s.natReals.find(0, addr, port)
+// FindNATReal returns the NAT server that packets from here are taken to be
+// of (K-DST-9): of several services' the one that was added last. A mark
+// service's server speaks any protocol.
+func (s *Snapshot) FindNATReal(proto uint8, addr *flow.Addr, port uint16) (real uint32, ok bool) {
+	real, ok = s.natReals.find(proto, addr, port)
+	if marked, also := s.natReals.find(0, addr, port); also && (!ok || s.Reals[marked].Added > s.Reals[real].Added) {
+		return marked, true
 	}
-	return ok
+	return real, ok
 }
 
 // FindTunnel returns the real server that packets of this outer protocol to

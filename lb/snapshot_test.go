@@ -65,6 +65,37 @@ func TestFind(t *testing.T) {
 	}
 }
 
+func isNATReal(s *Snapshot, proto uint8, addr *flow.Addr, port uint16) bool {
+	_, ok := s.FindNATReal(proto, addr, port)
+	return ok
+}
+
+// TestNATRealOfSeveral: of a server of several services the one counts that was added last,
+// again for one that came back. As the kernel answers [conn-out-two-services].
+func TestNATRealOfSeveral(t *testing.T) {
+	d := NewDirector(1)
+	first, second, marked := wwwSpec(), wwwSpec(), ServiceSpec{Key: ServiceKey{Mark: 1}, Servers: servers("10.1.0.1:8080")}
+	first.Servers, second.Servers = servers("10.1.0.1:8080"), servers("10.1.0.1:8080")
+	second.Name, second.Key.Port = "other", 81
+	apply(t, d, first, second, marked)
+	check := func(when string, want ServiceKey) {
+		t.Helper()
+		s := d.Current()
+		id, ok := s.FindNATReal(ProtoTCP, addr("10.1.0.1"), 8080)
+		if !ok || s.Services[s.Reals[id].Service].Key != want {
+			t.Errorf("%s: server %d, %t of service %v, want %v", when, id, ok, s.Services[s.Reals[id].Service].Key, want)
+		}
+	}
+	check("at first", marked.Key)
+	key := RealKey{ip("10.1.0.1"), 8080}
+	must(t, d.DeleteReal(first.Key, key))
+	must(t, d.AddReal(first.Key, first.Servers[0]))
+	check("one came back", first.Key)
+	must(t, d.DeleteReal(marked.Key, key))
+	must(t, d.DeleteReal(first.Key, key))
+	check("the others went", second.Key)
+}
+
 // TestNATReal is K-DST-9 for masquerading.
 func TestNATReal(t *testing.T) {
 	d := NewDirector(1)
@@ -74,7 +105,7 @@ func TestNATReal(t *testing.T) {
 	check := func(proto uint8, a string, port uint16, nat, known bool) {
 		t.Helper()
 		s := d.Current()
-		if s.IsNATReal(proto, addr(a), port) != nat || s.IsReal(addr(a)) != known {
+		if isNATReal(s, proto, addr(a), port) != nat || s.IsReal(addr(a)) != known {
 			t.Errorf("%s port %d: NAT server %v, known %v, want %v, %v", a, port, !nat, s.IsReal(addr(a)), nat, known)
 		}
 	}
@@ -173,7 +204,7 @@ func TestFindCost(t *testing.T) {
 		s.Find(ProtoTCP, miss, 80, s.Marks.Lookup(0, ProtoTCP, hit, miss, 80))
 		s.IsVIP(miss)
 		s.IsReal(hit)
-		s.IsNATReal(ProtoTCP, hit, 80)
+		s.FindNATReal(ProtoTCP, hit, 80)
 		s.bound(1)
 		s.unbound(1)
 		s.Load(1)

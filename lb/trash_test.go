@@ -24,7 +24,7 @@ func TestTrash(t *testing.T) {
 	if r := s.Reals[id]; r.ID != id || r.Available || r.Service != NoService || r.Addr != *addr("10.1.0.2") || r.Port != 8080 || r.Forward != NAT {
 		t.Errorf("a removed server shows %+v: its packets must still find it", r)
 	}
-	if len(s.Services[0].Dests) != 2 || s.IsNATReal(ProtoTCP, addr("10.1.0.2"), 8080) || !s.IsReal(addr("10.1.0.2")) {
+	if len(s.Services[0].Dests) != 2 || isNATReal(s, ProtoTCP, addr("10.1.0.2"), 8080) || !s.IsReal(addr("10.1.0.2")) {
 		t.Error("a removed server is scheduled, or unknown")
 	}
 	for now := range 20 {

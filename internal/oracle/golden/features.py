@@ -81,6 +81,8 @@ def parse(text):
         out.add("edit-persistence")
     if "marks" in out:
         out.add("markrules")
+    if {"dr", "tun"} <= out:
+        out.add("ftpport")
     if "tun" in out:
         out.update(("gre", "gue", "tunsum", "mixed"))
     if "udp" in out:

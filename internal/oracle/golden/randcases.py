@@ -216,7 +216,8 @@ class Service:
         r = self.g.rng
         if addr in self.known:
             return {**self.known[addr], "weight": self.g.weight([0, 1, 1, 2, 3, 10])}
-        forward = self.g.one({"nat": 6, "dr": 3, "tun": 2})
+        ftp = (self.kind, self.port) == ("tcp", 21)  # which by NAT turns conntrack on for all: it drops what it takes for a clash
+        forward = self.g.one({"dr": 3, "tun": 2} if ftp else {"nat": 6, "dr": 3, "tun": 2})
         forward = {"nat": "-m", "dr": "-g", "tun": "-i"}[forward]
         mixed = (":" in addr) != self.v6
         if mixed:
@@ -265,6 +266,7 @@ class Generator:
         self.clock = Clock(r, PERSISTENCE if any(s.repersist for s in self.services) else
                            sorted({s.persistent for s in self.services if s.persistent}))
         self.flows = []
+        self.narrow = False       # a path's MTU was learnt
 
     def has(self, feature):
         return feature not in self.without
@@ -534,10 +536,13 @@ class Generator:
         else:
             outer.update({"proto": "gre" if "gre" in words else "ipip", "inner": inner})
         kinds = [{"type": 3, "code": 3}, {"type": 3, "code": 1}, {"type": 11}, {"type": 12}]
-        if not words:
+        if not words and not self.narrow:
             kinds += [{"type": 3, "code": 4, "rest": 1300}] * 2
+        kind = r.choice(kinds)
+        # Once: what the kernel tells of a second one depends on what it sent in between.
+        self.narrow = self.narrow or kind.get("code") == 4
         p = {"src": r.choice([x["addr"], ROUTER_S]), "dst": features.DIRECTOR, "proto": "icmp", "inner": outer,
-             "inner_len": r.choice([28, 68, 128, 200]), **r.choice(kinds)}
+             "inner_len": r.choice([28, 68, 128, 200]), **kind}
         if self.may("badsum", 0.07):
             p["bad_csum"] = True
         self.inject("eth1", p)
@@ -573,7 +578,7 @@ class Generator:
             p["df"] = False
         self.ident += 1
         frame = frames.build(p, smac, dmac)
-        sizes = [1280, 1280, 1400] if s.v6 else [600, 1000, 1300]
+        sizes = [1280, 1280, 1416] if s.v6 else [600, 1000, 1300]
         parts = frames.fragment(frame, r.choice(sizes), self.ident)
         # The director's error about a first fragment that waits in vain counts on the client's connection, if it is not NAT:
         # sluice leaves that out.
