@@ -45,7 +45,6 @@ func (p *Pipeline) toServer(k *Packet, quoted *packet.Info, c *conn.Conn) Verdic
 		if v == Pass && how == lb.NAT {
 			return toSelf(k, quoted, &real.Addr, c.RealPort)
 		}
-		p.countAnswer(k, v)
 		return v
 	}
 	if k.Split || k.Hop.State == nexthop.Unresolved {
@@ -119,27 +118,24 @@ func toSelf(k *Packet, quoted *packet.Info, self *flow.Addr, port uint16) Verdic
 	return Pass
 }
 
-// countAnswer counts the ICMP error that answers a request: to the kernel it is
-// related to the client's newest connection that is not NAT, and leaves like a
-// reply of that one's server. It quotes as much as fits 576 bytes, of IPv6 1280.
-func (p *Pipeline) countAnswer(k *Packet, v Verdict) {
-	if !v.Answered() || quotes(k) {
+// Answered counts an ICMP error that the slow path made, an IP datagram: to the
+// kernel it is related to the connection of what it quotes, the client's newest
+// that is not NAT, and leaves like a reply of that one's server (K-STAT-1).
+func (p *Pipeline) Answered(message []byte) {
+	var in, quoted packet.Info
+	packet.ParseQuoted(message, 0, len(message), &in)
+	if r := packet.ParseQuoted(message, int(in.L4)+packet.ICMPLen, len(message), &quoted); r != packet.Parsed && r != packet.IPsec {
 		return
 	}
 	var key flow.Key
-	keyOf(&k.Info, true, &key)
+	keyOf(&quoted, true, &key)
 	id := p.conns.Lookup(&key)
 	for id != 0 && isNAT(p.conns.At(id)) {
 		id = p.conns.Older(id)
 	}
-	if id == 0 {
-		return
+	if id != 0 {
+		p.tally(p.conns.At(id).Real, true, uint64(len(message)))
 	}
-	header, longest := packet.IPv4Len+packet.ICMPLen, 576
-	if k.Info.Family == 6 {
-		header, longest = packet.IPv6Len+packet.ICMPLen, minMTU6
-	}
-	p.tally(p.conns.At(id).Real, true, uint64(min(header+k.Info.Len(), longest)))
 }
 
 // toDestination sends a packet to where its client addressed it: it belongs to

@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/fastpath/packet/packettest"
+	"github.com/sluice-lb/sluice/fastpath/rewrite"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
 )
@@ -69,8 +71,9 @@ func TestRevived(t *testing.T) {
 	r := newRig(t, options{}, service("tcp 10.0.1.100:80 rr", "dr 10.0.2.11:80 1"))
 	r.process(syn(1))
 	r.edit(func(s *lb.Spec) { s.Services[0].Servers[0].Weight, s.Sysctl.ExpireNoDestConn = 0, 1 })
+	r.steps(step{"SYN: no server", syn(1), "no_server"})
+	r.answer(3, 3)
 	r.steps(
-		step{"SYN: no server", syn(1), "no_server"},
 		step{"ACK: still there", in(fromClient().IP4(client, vip).TCP(1, 80, ackFlag)), "> 10.0.1.100:80"},
 	)
 	r.pass(time.Second)
@@ -79,6 +82,15 @@ func TestRevived(t *testing.T) {
 	if got, want := r.counters("10.0.2.11"), (lb.Counters{Conns: 1, InPackets: 2, OutPackets: 1, InBytes: 80, OutBytes: 68}); got != want {
 		t.Errorf("counters are %+v, want %+v", got, want)
 	}
+}
+
+// answer has the slow path's ICMP error about the last packet counted.
+func (r *rig) answer(kind, code uint8) {
+	k := &r.batch.Pkts[0]
+	frame := k.Chunk[k.Off : k.Off+k.Len]
+	var info packet.Info
+	packet.Parse(frame, &info)
+	r.pipe.Answered(rewrite.ICMPError(nil, &info, frame, info.Dst, kind, code, 0, 1))
 }
 
 // The error that answers a client counts on its newest connection that is not
@@ -92,6 +104,9 @@ func TestAnswerCounts(t *testing.T) {
 		step{"the NAT server calls", back(callBack("10.0.2.11", 8080, 1000, "two@a")), "10.0.1.100:5060 > 10.0.1.10:1000"},
 		step{"TTL 1 on its way to that", in(fromClient().IP4(client, vip).UDP(1000, 5060).TTL(1)), "ttl_exceeded"},
 	)
+	r.answer(11, 0)
+	r.pipe.Answered(nil)
+	r.pipe.Answered(make([]byte, 100))
 	for server, want := range map[string]lb.Counters{
 		"10.0.2.11": {Conns: 1, InPackets: 1, OutPackets: 1, InBytes: 28, OutBytes: 97}, "10.0.2.13": {Conns: 1, InPackets: 1, OutPackets: 1, InBytes: 97, OutBytes: 56},
 	} {

@@ -144,8 +144,7 @@ func (p *Pipeline) relatedTunnel(k *Packet, frame []byte, quoted *packet.Info) V
 	m := packet.ICMPHeader(frame[k.Info.L4:])
 	k.MTU = server.Path.Learn(m.Type(), m.Code(), m.Rest(), k.Hop.MTU, k.Info.Family, p.now)
 	k.Inner, k.Info = inner.L3-k.Info.L3, inner
-	p.countAnswer(k, DropTunnelError)
-	p.count(k, c.Real, true) // the kernel counts what it takes out of the error as well
+	p.count(k, c.Real, true) // the kernel counts what it takes out of the error; and then the one to the client, see Answered
 	return DropTunnelError
 }
 

@@ -33,7 +33,6 @@ func (p *Pipeline) request(b *Batch, at int) {
 	p.replaced = true
 	id := k.conn
 	p.miss(b, at)
-	p.countAnswer(k, k.Verdict)
 	if k.Verdict == Pass {
 		p.hostResets(k, id, c)
 	}

@@ -170,6 +170,9 @@ func (p *Path) report(m *Meta, msg message, frame []byte, in *packet.Info, now i
 		return Unanswered
 	}
 	p.answer = rewrite.ICMPError(p.answer[:beforeIP], in, frame, from, msg.kind, msg.code, msg.rest, p.ident)
+	if p.cfg.Answered != nil {
+		p.cfg.Answered(m.Worker, p.answer[beforeIP:])
+	}
 	return p.answered(m, in, hop, hash, now)
 }
 

@@ -536,6 +536,7 @@ func TestAllLent(t *testing.T) {
 func TestFragmentsAllocateNothing(t *testing.T) {
 	g := setGatherer(t, Limits{Fragments: frag.Limits{Memory: 256 << 10}})
 	g.cfg.Emit = func(*Out, []byte) bool { return true }
+	g.cfg.Answered = func(uint16, []byte) {}
 	in := NewIntake(roomy(), 2048)
 	g.cfg.Deliver = func(_ uint16, d *Datagram) { in.Lend(d) }
 	whole := [][]byte{request().Parts(1, 600)[0].Bytes(), request().Parts(1, 600)[1].Bytes()}

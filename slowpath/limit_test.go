@@ -170,6 +170,7 @@ func TestManyDestinationsNeedNoMoreMemory(t *testing.T) {
 func TestFloodAllocatesNothing(t *testing.T) {
 	s := set(t, Limits{})
 	s.cfg.Host, s.cfg.Emit = &counted{}, func(*Out, []byte) bool { return true }
+	s.cfg.Answered = func(uint16, []byte) {}
 	frame := fromClient().UDP(1, 2).Bytes()
 	waits := held(server, 1).Bytes()
 	for _, m := range []Meta{{Kind: Host}, {Kind: TimeExceeded}, {Kind: TooBig}, {Kind: Echo}, {Kind: NoNeighbour, Target: addr(server)}} {

@@ -111,7 +111,10 @@ type Config struct {
 	Learner Learner                             // nil: workers have nothing learnt
 	Now     func() int64                        // clock.Clock's, nanoseconds
 	Deliver func(worker uint16, d *Datagram)    // lends a worker a datagram; there is always room
-	Seed    [32]byte                            // a secret: what idents of IPv6 fragments follow from
+	// Answered is told of each ICMP error that a worker's packet is answered with, an IP
+	// datagram. May be nil.
+	Answered func(worker uint16, message []byte)
+	Seed     [32]byte // a secret: what idents of IPv6 fragments follow from
 	// In a replay: Cause is the number of the packet being handled, and Part is told which
 	// packet the frame is that Host is given next. May be nil.
 	Cause  func() uint64

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
+	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/fastpath/packet/packettest"
 	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/lb/flow"
@@ -88,7 +89,8 @@ type stage struct {
 	sent   []string // "eth0: frame in words", with "@worker" and "timer" where they matter
 	outs   []Out
 	frames [][]byte
-	full   bool // Emit takes nothing
+	made   [][]byte // what Answered was told
+	full   bool     // Emit takes nothing
 	host   []string
 	broken bool // the host takes nothing
 	asked  []string
@@ -118,6 +120,9 @@ func set(t *testing.T, l Limits) *stage {
 			s.sent = append(s.sent, s.table.Interfaces[m.Iface].Name+": "+packettest.Describe(frame))
 			s.outs, s.frames = append(s.outs, *m), append(s.frames, bytes.Clone(frame))
 			return true
+		},
+		Answered: func(worker uint16, message []byte) {
+			s.made = append(s.made, append(bytes.Clone(message), byte(worker)))
 		},
 		Host:    s,
 		Learner: s,
@@ -295,9 +300,15 @@ func TestAnswers(t *testing.T) {
 		s.Handle(&row.meta, row.frame.Bytes())
 		if row.want == "" {
 			s.check(t, row.stake, nil, fmt.Sprintf("%v unanswered 1, error %s 1", row.meta.Kind, row.why))
+			if len(s.made) > 0 {
+				t.Errorf("%s: a worker was told to count %x", row.stake, s.made)
+			}
 			continue
 		}
 		s.check(t, row.stake, []string{row.want}, fmt.Sprintf("%v answered 1, error sent 1", row.meta.Kind))
+		if want := append(bytes.Clone(s.frames[0][packet.EthernetLen:]), 3); len(s.made) != 1 || !bytes.Equal(s.made[0], want) {
+			t.Errorf("%s: worker 3 is to count %x, was told %x", row.stake, want, s.made)
+		}
 		if want := []Out{{Worker: 3, Iface: 0}}; !slices.Equal(s.outs, want) {
 			t.Errorf("%s: sent with %+v, want %+v", row.stake, s.outs, want)
 		}
@@ -337,6 +348,9 @@ func TestEcho(t *testing.T) {
 			continue
 		}
 		s.check(t, row.stake, []string{row.want}, "echo answered 1, error sent 1")
+		if len(s.made) > 0 {
+			t.Errorf("%s: no error, but a worker was told to count %x", row.stake, s.made)
+		}
 		if n := len(row.frame.Bytes()); len(s.frames[0]) != n || !bytes.HasSuffix(s.frames[0], row.frame.Bytes()[n-4:]) {
 			t.Errorf("%s: %x answers %x: other data", row.stake, s.frames[0], row.frame.Bytes())
 		}

@@ -17,6 +17,7 @@ type letter struct {
 	send   bool   // a finished frame to send; else a packet to process
 	handed bool   // by another worker
 	own    bool   // what the host's own stack sent
+	answer bool   // an ICMP error that was made, to be counted
 }
 
 // Inbox is where one producer leaves packets for one worker: a ring of copies.
@@ -79,6 +80,11 @@ func (w *Worker) readInbox(in *Inbox, now clock.Ticks) (busy bool) {
 		l, data, ok := in.ring.Front()
 		if !ok {
 			break
+		}
+		if l.answer {
+			w.Answered(data)
+			in.ring.Release()
+			continue
 		}
 		var f [1]rings.Frame
 		if w.Ports[0].Alloc(f[:]) == 0 {

@@ -30,6 +30,13 @@ func (p *Pool) Send(worker, port int, frame []byte) bool {
 	return p.slow[worker].post(letter{port: uint16(port), send: true}, frame)
 }
 
+// Answered leaves an ICMP error that the slow path made, an IP datagram, for worker to
+// count. Only the slow path's goroutine may call it. It is not counted if the
+// inbox is full.
+func (p *Pool) Answered(worker int, message []byte) {
+	p.slow[worker].post(letter{answer: true}, message)
+}
+
 // Return leaves a packet that came in by port for worker to process it again.
 // Only the slow path's goroutine may call it. false: the inbox is full.
 func (p *Pool) Return(worker, port int, frame []byte) bool {

@@ -31,6 +31,10 @@ func (w *Worker) row(s *lb.Snapshot, c *conn.Conn) ConnRow {
 	return r
 }
 
+// Answered counts an ICMP error that the slow path made, an IP datagram (fastpath.Pipeline.Answered).
+// It runs on w's goroutine.
+func (w *Worker) Answered(message []byte) { w.pipe.Answered(message) }
+
 // ConnRows appends copies of at most n connections, from entry from of the
 // table on, and returns where to go on; 0: that was all. It runs on the
 // worker's goroutine.

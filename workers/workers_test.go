@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/fastpath/packet/packettest"
 	"github.com/sluice-lb/sluice/fastpath/pathtest"
+	"github.com/sluice-lb/sluice/fastpath/rewrite"
 	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
@@ -280,6 +281,28 @@ func TestSend(t *testing.T) {
 	}
 	if b.pool.Send(0, 1, make([]byte, 4096)) {
 		t.Error("a frame larger than a slot was taken")
+	}
+}
+
+// An error that the slow path made counts on the connection of what it is about, and
+// needs no frame.
+func TestAnswered(t *testing.T) {
+	b := newBench(t, 1, true, pathtest.Service("tcp 10.0.1.100:80 rr", "dr 10.0.2.11:80 1"))
+	b.turn(1)
+	syn := pathtest.FromClient().IP4(pathtest.Client, pathtest.VIP).TCP(1000, 80, packettest.SYN).Bytes()
+	b.kernels[0].Arrive(0, syn)
+	b.turn(5)
+	var info packet.Info
+	packet.Parse(syn, &info)
+	sent := b.pool.Workers[0].counters.Originated
+	b.pool.Answered(0, rewrite.ICMPError(nil, &info, syn, info.Dst, 11, 0, 0, 1))
+	b.turn(5)
+	want := lb.Counters{Conns: 1, InPackets: 1, InBytes: 40, OutPackets: 1, OutBytes: 68}
+	if got := b.director.Current().Rows(0).Real(0).Counters; got != want {
+		t.Errorf("counters are %+v, want %+v", got, want)
+	}
+	if got := b.pool.Workers[0].counters.Originated; got != sent {
+		t.Errorf("%d frames were sent for it", got-sent)
 	}
 }
 

@@ -98,7 +98,7 @@ func newPlayer(cfg *config.Config, path string, captured []string, out, stdout i
 	}
 	p.hops.Store(hops)
 	p.path = slowpath.New(slowpath.Config{
-		Tables: p.hops.Load, Emit: p.emit, Host: p, Resolve: func(uint16, *flow.Addr) {}, Now: p.clock.Now,
+		Tables: p.hops.Load, Emit: p.emit, Answered: p.answered, Host: p, Resolve: func(uint16, *flow.Addr) {}, Now: p.clock.Now,
 		Deliver: func(_ uint16, d *slowpath.Datagram) { p.worker.Slow.Lend(d) },
 		Cause:   func() uint64 { return p.number }, Part: p.part,
 		Limits: slowpath.Limits{FrameBytes: frameBytes, HoldFrames: 128},
@@ -324,6 +324,9 @@ func (p *player) emit(m *slowpath.Out, frame []byte) bool {
 	}
 	return false
 }
+
+// answered has the worker count an ICMP error of the slow path's.
+func (p *player) answered(_ uint16, message []byte) { p.worker.Answered(message) }
 
 // Inject is the host's stack: it gets the packet as it was received.
 func (p *player) Inject(int, []byte) error {

@@ -139,7 +139,7 @@ func (n *node) start() error {
 		return err
 	}
 	n.slow = slowpath.New(slowpath.Config{
-		Tables: n.network.Table, Emit: n.emit, Host: n.tap, Resolve: n.network.Resolve, Learner: learner{n},
+		Tables: n.network.Table, Emit: n.emit, Answered: n.answered, Host: n.tap, Resolve: n.network.Resolve, Learner: learner{n},
 		Now: clock.System{}.Now, Deliver: n.deliver, Seed: secret,
 		Limits: slowpath.Limits{ICMP: n.cfg.SlowPath.Errors, FrameBytes: n.cfg.Workers.FrameSize, Fragments: n.cfg.SlowPath.Reassembly.Limits()},
 	})
@@ -273,6 +273,9 @@ func (n *node) emit(m *slowpath.Out, frame []byte) bool {
 	port := n.network.Table().Interfaces[m.Iface].Port
 	return port >= 0 && n.pool.Send(int(m.Worker), port, frame)
 }
+
+// answered has a worker count an ICMP error of the slow path's.
+func (n *node) answered(worker uint16, message []byte) { n.pool.Answered(int(worker), message) }
 
 // deliver lends a worker a datagram of the slow path's.
 func (n *node) deliver(worker uint16, d *slowpath.Datagram) {

@@ -580,17 +580,14 @@ class Generator:
         frame = frames.build(p, smac, dmac)
         sizes = [1280, 1280, 1416] if s.v6 else [600, 1000, 1300]
         parts = frames.fragment(frame, r.choice(sizes), self.ident)
-        # The director's error about a first fragment that waits in vain counts on the client's connection, if it is not NAT:
-        # sluice leaves that out.
-        first = 0 if server or all(x["forward"] == "-m" for x in s.known.values()) else 1
         how = r.random()
         if how < 0.3:
             r.shuffle(parts)
         elif how < 0.4:
-            del parts[r.randrange(len(parts)) if first == 0 else 0]
+            del parts[r.randrange(len(parts))]
         elif how < 0.45:
-            parts.insert(r.randrange(len(parts) + 1), r.choice(parts[first:]))
-        elif how < 0.5 and first == 0:
+            parts.insert(r.randrange(len(parts) + 1), r.choice(parts))
+        elif how < 0.5:
             parts[r.randrange(len(parts))] = r.choice(frames.fragment(frame, r.choice(sizes), self.ident))
         return parts
 
