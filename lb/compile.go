@@ -222,13 +222,19 @@ func (s *Snapshot) fileReals() {
 		}
 		s.lookup.reals.add(0, &r.Addr, 0, 0)
 		if r.Available && r.Forward == NAT {
-			if last := s.natReals.add(s.Services[r.Service].Proto, &r.Addr, r.Port, r.ID); s.Reals[*last].Added < r.Added {
-				*last = r.ID
-			}
+			s.newest(s.natReals.add(s.Services[r.Service].Proto, &r.Addr, r.Port, r.ID), r)
 		}
 		if r.Available && r.Forward == TUN {
-			s.tunnels.add(r.Tunnel.proto(), &r.Addr, r.Tunnel.Port, r.ID)
+			s.newest(s.tunnels.add(0, &r.Addr, r.Tunnel.Port, r.ID), r)
 		}
+	}
+}
+
+// newest gives an entry of an index that several servers share to r, if that was
+// added after the one that has it (K-DST-9).
+func (s *Snapshot) newest(real *uint32, r *Real) {
+	if s.Reals[*real].Added < r.Added {
+		*real = r.ID
 	}
 }
 

@@ -74,7 +74,7 @@ type Tunnel struct {
 
 // Protocols of outer headers.
 const (
-	protoIPv4 = 4 // of an IPv4 packet; the tunnel's in the index, too
+	protoIPv4 = 4
 	protoIPv6 = 41
 	protoGRE  = 47
 )

@@ -164,6 +164,11 @@ func TestFindTunnel(t *testing.T) {
 	check("GRE", 47, "10.1.0.3", 0, true)
 	check("NAT", 4, "10.1.0.4", 0, false)
 	check("nobody", 4, "10.1.0.5", 0, false)
+	other := RealSpec{Key: RealKey{ip("10.1.0.1"), 0}, Forward: TUN, Tunnel: Tunnel{Type: GRE}}
+	marked := ServiceSpec{Key: ServiceKey{Mark: 1}, Servers: []RealSpec{other}}
+	apply(t, d, s, marked)
+	check("also of another service, by a tunnel of another kind [tunnel-error-two-kinds]", 4, "10.1.0.1", 0, false)
+	check("which was added last", 47, "10.1.0.1", 0, true)
 	s.Servers[0].Tunnel = Tunnel{Type: GRE}
 	apply(t, d, s)
 	check("an edit of the tunnel alone", 47, "10.1.0.1", 0, true)

@@ -139,12 +139,14 @@ func (s *Snapshot) FindNATReal(proto uint8, addr *flow.Addr, port uint16) (real 
 }
 
 // FindTunnel returns the real server that packets of this outer protocol to
-// this address, and of GUE's UDP to this port, are tunnelled to (K-DST-9).
+// this address, and of GUE's UDP to this port, are tunnelled to (K-DST-9): by
+// the kind of tunnel of the one with that address that was added last.
 func (s *Snapshot) FindTunnel(proto uint8, addr *flow.Addr, port uint16) (real uint32, ok bool) {
 	if proto == protoIPv6 {
 		proto = protoIPv4
 	}
-	return s.tunnels.find(proto, addr, port)
+	real, ok = s.tunnels.find(0, addr, port)
+	return real, ok && s.Reals[real].Tunnel.proto() == proto
 }
 
 // Rows returns the running counts of a worker. Its atomic fields may be read
