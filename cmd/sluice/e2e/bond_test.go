@@ -141,6 +141,7 @@ services:
 			}
 		}
 	}()
+	d.membersLeft = true
 	for round, step := range []struct{ command, want string }{
 		{"link set m0 nomaster", "m1>"}, // its socket is that of the UMEM
 		{"link set m2 master bond0", "m1> m2>"},
