@@ -29,6 +29,8 @@ type flood struct {
 // floods are what is measured.
 var floods = []flood{
 	{"icmp-errors", icmpErrors},
+	{"fragments", fragments},
+	{"datagrams", datagrams},
 }
 
 const (
@@ -58,6 +60,37 @@ func icmpErrors(port uint16) func(i int) []byte {
 		}
 		answer := packettest.Eth(clientMAC, frontMAC).IP4(vip, clientAddr).TCP(vport, to, packettest.ACK).Payload(make([]byte, 1000))
 		frames[i] = packettest.Eth(frontMAC, clientMAC).IP4("10.0.1.254", vip).ICMP4(packet.ICMPTimeExceeded, 0, 0).Quote(answer, quoted).Bytes()
+	}
+	return func(i int) []byte { return frames[i%len(frames)] }
+}
+
+// flooders is how many clients send fragments: what the first of a datagram of each takes is
+// more than there is memory for.
+const flooders = 1 << 13
+
+// flooder returns a datagram of a client's to the service without servers, in two
+// fragments.
+func flooder(i int) [][]byte {
+	from := fmt.Sprintf("198.18.%d.%d", i>>8, i&0xff)
+	datagram := packettest.Eth(frontMAC, clientMAC).IP4(from, vip).UDP(1000, emptyPort).Payload(make([]byte, 1000))
+	parts := datagram.Parts(uint32(i), 512)
+	return [][]byte{parts[0].Bytes(), parts[1].Bytes()}
+}
+
+// fragments are the first of datagrams that are never complete.
+func fragments(uint16) func(i int) []byte {
+	frames := make([][]byte, flooders)
+	for i := range frames {
+		frames[i] = flooder(i)[0]
+	}
+	return func(i int) []byte { return frames[i%len(frames)] }
+}
+
+// datagrams are complete, each in two fragments.
+func datagrams(uint16) func(i int) []byte {
+	frames := make([][]byte, 0, 2*flooders)
+	for i := range flooders {
+		frames = append(frames, flooder(i)...)
 	}
 	return func(i int) []byte { return frames[i%len(frames)] }
 }

@@ -26,6 +26,8 @@ func TestFloodFrames(t *testing.T) {
 				t.Fatalf("%s: frame %d of %d bytes goes from %v to %v", f.name, i, len(good), in.Src, in.Dst)
 			case f.name == "icmp-errors" && r != packet.ICMPError:
 				t.Fatalf("%s: frame %d is %v", f.name, i, r)
+			case (f.name == "fragments" || f.name == "datagrams") && r != packet.Fragment:
+				t.Fatalf("%s: frame %d is %v", f.name, i, r)
 			}
 			if r := packet.Parse(bad, &in); r != packet.BadChecksum {
 				t.Fatalf("%s: spoilt frame %d is %v", f.name, i, r)

@@ -10,6 +10,9 @@ import (
 	"github.com/sluice-lb/sluice/internal/testnet"
 )
 
+// emptyPort has a service without servers.
+const emptyPort = 9
+
 // sluiceYAML is the configuration of the director: one worker that never
 // sleeps, and what else is default.
 const sluiceYAML = `node: bench
@@ -19,6 +22,7 @@ interfaces:
 workers: {cpus: [%[3]d], idle: spin}
 services:
   - {protocol: %[9]s, address: %[4]s, port: %[5]d, scheduler: rr, forward: nat, servers: [{address: %[6]s, port: %[7]d}]}
+  - {protocol: udp, address: %[4]s, port: %[10]d, scheduler: rr, forward: nat, servers: []}
 control: {socket: %[8]s, listen: ""}
 `
 
@@ -27,7 +31,7 @@ control: {socket: %[8]s, listen: ""}
 func startSluice(protocol string) func(ctx context.Context, n *testnet.Network, c *Config, dir string) (*process, error) {
 	return func(ctx context.Context, n *testnet.Network, c *Config, dir string) (*process, error) {
 		path := filepath.Join(dir, "sluice.yaml")
-		text := fmt.Sprintf(sluiceYAML, front, back, c.CPUs.Worker, vip, vport, serverAddr, rport, filepath.Join(dir, "control.sock"), protocol)
+		text := fmt.Sprintf(sluiceYAML, front, back, c.CPUs.Worker, vip, vport, serverAddr, rport, filepath.Join(dir, "control.sock"), protocol, emptyPort)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			return nil, err
 		}
