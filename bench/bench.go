@@ -85,22 +85,25 @@ func (r *results) add(c *Case, samples []Sample) {
 }
 
 // Ratio returns how a metric of one subject compares with that of another, run
-// by run: run i of the one by run i of the other, which followed each other.
-// It has no values if either has none.
+// by run. It has no values if either has none.
 func Ratio(all []Series, scenario, metric, of, to string) Series {
-	ratio := Series{Scenario: scenario, Subject: of + " / " + to, Metric: metric, Unit: "ratio"}
-	a, b := find(all, scenario, metric, of), find(all, scenario, metric, to)
-	for i := range min(len(a), len(b)) {
-		ratio.Values = append(ratio.Values, a[i]/b[i])
+	find := func(subject string) *Series {
+		for i := range all {
+			if s := &all[i]; s.Scenario == scenario && s.Metric == metric && s.Subject == subject {
+				return s
+			}
+		}
+		return &Series{Metric: metric}
 	}
-	return ratio
+	return Over(find(of), find(to), scenario, of+" / "+to)
 }
 
-func find(all []Series, scenario, metric, subject string) []float64 {
-	for i := range all {
-		if s := &all[i]; s.Scenario == scenario && s.Metric == metric && s.Subject == subject {
-			return s.Values
-		}
+// Over divides two series run by run: run i of the one by run i of the other,
+// which followed each other.
+func Over(of, to *Series, scenario, subject string) Series {
+	ratio := Series{Scenario: scenario, Subject: subject, Metric: of.Metric, Unit: "ratio"}
+	for i := range min(len(of.Values), len(to.Values)) {
+		ratio.Values = append(ratio.Values, of.Values[i]/to.Values[i])
 	}
-	return nil
+	return ratio
 }

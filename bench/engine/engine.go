@@ -268,7 +268,7 @@ func (r *Rig) findServers() {
 	r.servers = make([]uint16, r.scenario.Conns)
 	for _, n := range r.flows {
 		f := r.network.family(int(n))
-		client, vip := pktgen.Client(int(n), f == 1), &r.network.vips[f]
+		client, vip := pktgen.Client(int(n), f == 1), r.network.vip(int(n))
 		id := r.conns.Lookup(&flow.Key{Client: client.Addr, Local: vip.Addr, ClientPort: client.Port, LocalPort: vip.Port, Proto: lb.ProtoTCP})
 		r.servers[n] = byAddr[*r.conns.RealAddr(id)]
 	}
@@ -289,7 +289,7 @@ func (r *Rig) writeRequest(i, flow int, templates [2]*pktgen.Template) {
 	f := r.network.family(flow)
 	client := pktgen.Client(flow, f == 1)
 	r.lap.memory.frames[i].Len = uint32(templates[f].Len())
-	templates[f].Write(r.lap.frame(i), &client, &r.network.vips[f])
+	templates[f].Write(r.lap.frame(i), &client, r.network.vip(flow))
 }
 
 // writeReply writes packet i of the lap, the answer of that flow's server.

@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-lb/sluice/fastpath/csum"
 	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/fastpath/packet/packettest"
+	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/rings"
 	"github.com/sluice-lb/sluice/workers/cpu"
 )
@@ -49,12 +50,13 @@ func node(t testing.TB, s Scenario, m ...*Memory) *Node {
 // family and mix.
 func kinds() (all []Scenario) {
 	for _, method := range Methods() {
-		all = append(all, Scenario{method, V4, 1, Steady, 1}, Scenario{method, V6, 1000, Steady, 1})
+		all = append(all, Scenario{method, V4, 1, Steady, 1, Scale{}}, Scenario{method, V6, 1000, Steady, 1, Scale{}})
 	}
 	for _, mix := range Mixes() {
-		all = append(all, Scenario{NATIn, Mixed, 1000, mix, 1})
+		all = append(all, Scenario{NATIn, Mixed, 1000, mix, 1, Scale{}})
 	}
-	return append(all, Scenario{NATOut, Mixed, 1000, Zipf, 2}, Scenario{DR, Mixed, 1000, OneNew, 2})
+	return append(all, Scenario{NATOut, Mixed, 1000, Zipf, 2, Scale{}}, Scenario{DR, Mixed, 1000, OneNew, 2, Scale{}},
+		Scenario{NATIn, Mixed, 1000, NewWRR, 1, Scale{10, 300}}, Scenario{NATOut, Mixed, 1000, Steady, 1, Scale{300, 10}})
 }
 
 // memories are one for each worker of a scenario.
@@ -105,12 +107,12 @@ func checkSent(t *testing.T, r *Rig, chunk []byte, length int) {
 	}
 	src, dst := pktgen.Endpoint{Addr: in.Src, Port: in.SrcPort}, pktgen.Endpoint{Addr: in.Dst, Port: in.DstPort}
 	f := int(in.Family-4) / 2
-	right := dst == n.vips[f] && slices.Contains(n.families, f)
+	right := slices.Contains(n.vips[f], dst) && slices.Contains(n.families, f)
 	switch s.Method {
 	case NATIn:
 		right = slices.Contains(n.servers[f], dst)
 	case NATOut:
-		right = src == n.vips[f]
+		right = slices.Contains(n.vips[f], src)
 	}
 	if !right {
 		t.Errorf("sent %s", packettest.Describe(frame))
@@ -164,10 +166,46 @@ func TestNoAllocations(t *testing.T) {
 // Each worker has the flows that it owns, about half of two; together they
 // have all.
 func TestWorkersShareFlows(t *testing.T) {
-	n := node(t, Scenario{NATIn, Mixed, 1000, Steady, 2}, memory(t, small), memory(t, small))
+	n := node(t, Scenario{NATIn, Mixed, 1000, Steady, 2, Scale{}}, memory(t, small), memory(t, small))
 	a, b := len(n.Rigs[0].flows), len(n.Rigs[1].flows)
 	if a+b != 1000 || a < 400 || b < 400 {
 		t.Errorf("the workers have %d and %d of 1000 flows", a, b)
+	}
+}
+
+// Services have the servers that a scale says, all together as many.
+func TestScales(t *testing.T) {
+	for _, c := range []struct {
+		scale       Scale
+		first, last []int // host numbers of the first and last service's servers
+	}{
+		{Scale{}, nil, nil},
+		{Scale{1, 2}, []int{10, 11}, []int{10, 11}},
+		{Scale{2, 5}, []int{10, 12, 14}, []int{11, 13}},
+		{Scale{300, 300}, []int{10}, []int{309}},
+		{Scale{300, 7}, []int{10}, []int{15}},
+	} {
+		all := newNetwork(Scenario{NATIn, V4, 1, Steady, 1, c.scale}).services()
+		nServices, _ := c.scale.sizes()
+		if len(all) != nServices {
+			t.Errorf("%v: %d services", c.scale, len(all))
+		}
+		if c.first == nil {
+			if len(all[0].Servers) != servers {
+				t.Errorf("the zero scale has %d servers", len(all[0].Servers))
+			}
+			continue
+		}
+		for s, want := range map[*lb.ServiceSpec][]int{&all[0]: c.first, &all[len(all)-1]: c.last} {
+			var got []int
+			for i := range s.Servers {
+				a := s.Servers[i].Key.Addr.As4()
+				got = append(got, int(a[2])<<8|int(a[3]))
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%v: service %v has servers %v, want %v", c.scale, s.Key, got, want)
+			}
+		}
 	}
 }
 
@@ -179,9 +217,9 @@ func TestMeasure(t *testing.T) {
 		scenario Scenario
 		want     []string
 	}{
-		{Scenario{NATOut, V6, 100, Steady, 1}, []string{"time", "rate", "allocations", "memory"}},
-		{Scenario{NATIn, V4, 100, NewWRR, 1}, []string{"time", "rate", "allocations", "memory", "expiry"}},
-		{Scenario{NATIn, Mixed, 100, OneNew, 2}, []string{"time", "rate", "allocations", "memory", "expiry"}},
+		{Scenario{NATOut, V6, 100, Steady, 1, Scale{}}, []string{"time", "rate", "allocations", "memory"}},
+		{Scenario{NATIn, V4, 100, NewWRR, 1, Scale{}}, []string{"time", "rate", "allocations", "memory", "expiry"}},
+		{Scenario{NATIn, Mixed, 100, OneNew, 2, Scale{}}, []string{"time", "rate", "allocations", "memory", "expiry"}},
 	} {
 		// Two workers may share a CPU here: nobody looks at their time.
 		cases := Cases([]Scenario{c.scenario}, two, time.Microsecond, []int{cpus[0], cpus[len(cpus)-1]})
@@ -200,7 +238,7 @@ func TestMeasure(t *testing.T) {
 			t.Errorf("%v gives %q, want %q", c.scenario, got, c.want)
 		}
 	}
-	cases := Cases([]Scenario{{NATIn, V4, 1, Steady, 2}}, two, time.Microsecond, cpus[:1])
+	cases := Cases([]Scenario{{NATIn, V4, 1, Steady, 2, Scale{}}}, two, time.Microsecond, cpus[:1])
 	if _, err := bench.Run(t.Context(), cases, 1, func(int, *bench.Case) {}); err == nil {
 		t.Error("two workers were measured on one CPU")
 	}
@@ -223,17 +261,24 @@ func usable(t testing.TB) []int {
 // Names are what records and patterns are found by; what they say is what is
 // measured.
 func TestNames(t *testing.T) {
-	for _, s := range append(kinds(), Scenario{GUE, Mixed, 16_000_000, Zipf, 2}, Scenario{DR, V6, 1001, AllNew, 1}) {
+	for _, s := range append(kinds(), Scenario{GUE, Mixed, 16_000_000, Zipf, 2, Scale{}}, Scenario{DR, V6, 1001, AllNew, 1, Scale{}}) {
 		if got, err := Parse(s.String()); err != nil || got != s {
 			t.Errorf("Parse(%q) = %v, %v", s, got, err)
 		}
 	}
-	if got, want := (Scenario{NATIn, V4, 1_000_000, Steady, 1}).String(), "engine/nat-in/v4/1M/steady/1"; got != want {
+	if got, want := (Scenario{NATIn, V4, 1_000_000, Steady, 1, Scale{}}).String(), "engine/nat-in/v4/1M/steady/1"; got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+	if got, want := (Scenario{NATIn, V4, 1_000_000, Steady, 1, Scale{10_000, 1}}).String(), "engine/nat-in/v4/1M/steady/1/10kx1"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if s, err := Parse("engine/dr/v4/1/steady/1/1x100"); err != nil || s != (Scenario{DR, V4, 1, Steady, 1, Scale{}}) {
+		t.Errorf("1 service with 100 servers is %+v (%v), want the zero scale", s, err)
 	}
 	for _, name := range []string{
 		"engine/nat-in/v4/1M/steady", "engine/nat/v4/1M/steady/1", "engine/dr/v5/1M/steady/1", "engine/dr/v4/0/steady/1", "engine/dr/v4/-1k/steady/1",
 		"engine/dr/v4/17M/steady/1", "engine/dr/v4/16777216/steady/1", "engine/dr/v4/99999999999999999999/steady/1", "engine/dr/v4/1M/often/1",
+		"engine/dr/v4/1k/steady/1/", "engine/dr/v4/1k/steady/1/10", "engine/dr/v4/1k/steady/1/0x1", "engine/dr/v4/1k/steady/1/11kx1", "engine/dr/v4/1k/steady/1/1x1/1",
 		"engine/dr/v4/1M/steady/0", "engine/dr/v4/1M/steady/x", "engine/dr/v4/1M/steady/65",
 	} {
 		if s, err := Parse(name); !errors.Is(err, ErrScenario) {
@@ -263,7 +308,7 @@ func BenchmarkEngine(b *testing.B) {
 	for _, method := range Methods() {
 		for _, family := range []Family{V4, V6} {
 			for _, conns := range []int{1000, 1_000_000} {
-				s := Scenario{method, family, conns, Steady, 1}
+				s := Scenario{method, family, conns, Steady, 1, Scale{}}
 				if testing.Short() && (conns > 1000 || family == V6) {
 					continue
 				}

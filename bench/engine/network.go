@@ -17,9 +17,6 @@ const (
 	ack = packettest.ACK
 )
 
-// servers is how many real servers the virtual service has.
-const servers = 100
-
 const (
 	vport   = 80
 	rport   = 8080 // of NAT servers
@@ -33,23 +30,26 @@ var (
 	routerMAC = [6]byte{2, 0, 0, 0, 1, 0xfe}
 )
 
-func serverMAC(i int) [6]byte { return [6]byte{2, 0, 0, 0, 2, byte(i)} }
+func serverMAC(i int) [6]byte { return [6]byte{2, 0, 0, 2, byte(i >> 8), byte(i)} }
 
 // network is a director between a router, behind which all clients are, and
 // its servers. Of what there is for each family the first is IPv4's.
 type network struct {
 	scenario Scenario
-	families []int // those whose packets there are, as indexes
-	vips     [2]pktgen.Endpoint
+	families []int                // those whose packets there are, as indexes
+	vips     [2][]pktgen.Endpoint // of each service
 	servers  [2][]pktgen.Endpoint
 }
 
 func newNetwork(s Scenario) *network {
 	n := &network{scenario: s, families: map[Family][]int{V4: {0}, V6: {1}, Mixed: {0, 1}}[s.Family]}
+	nServices, nServers := s.Scale.sizes()
 	for f := range n.vips {
-		n.vips[f] = pktgen.Endpoint{Addr: flow.FromNetip(addr(f, 1, 100)), Port: vport}
-		for i := range servers {
-			n.servers[f] = append(n.servers[f], pktgen.Endpoint{Addr: flow.FromNetip(addr(f, 2, 10+i)), Port: n.serverPort()})
+		for i := range nServices {
+			n.vips[f] = append(n.vips[f], pktgen.Endpoint{Addr: flow.FromNetip(addr(f, virtual, i)), Port: vport})
+		}
+		for i := range nServers {
+			n.servers[f] = append(n.servers[f], pktgen.Endpoint{Addr: flow.FromNetip(addr(f, serverSubnet, firstServer+i)), Port: n.serverPort()})
 		}
 	}
 	return n
@@ -60,12 +60,27 @@ func (n *network) family(flow int) int {
 	return n.families[flow%len(n.families)]
 }
 
-// addr is a host's address in a subnet: 1 the clients' router's, 2 the servers'.
+// vip returns the service that a flow is to.
+func (n *network) vip(flow int) *pktgen.Endpoint {
+	vips := n.vips[n.family(flow)]
+	return &vips[flow/len(n.families)%len(vips)]
+}
+
+// Subnets, /16 and /64, and the first server in its own.
+const (
+	clientSubnet = 1 // of the clients' router
+	serverSubnet = 2
+	virtual      = 3
+
+	firstServer = 10
+)
+
+// addr is a host's address in a subnet.
 func addr(family, subnet, host int) netip.Addr {
 	if family == 1 {
-		return netip.MustParseAddr(fmt.Sprintf("fd00:%d::%d", subnet, host))
+		return netip.MustParseAddr(fmt.Sprintf("fd00:%d::%x", subnet, host))
 	}
-	return netip.AddrFrom4([4]byte{10, 0, byte(subnet), byte(host)})
+	return netip.AddrFrom4([4]byte{10, byte(subnet), byte(host >> 8), byte(host)})
 }
 
 func (n *network) serverPort() uint16 {
@@ -75,7 +90,7 @@ func (n *network) serverPort() uint16 {
 	return vport
 }
 
-// services are the virtual services with their servers, one a family.
+// services are the virtual services with their servers, for each family.
 func (n *network) services() (all []lb.ServiceSpec) {
 	forward := map[Method]lb.Forward{NATIn: lb.NAT, NATOut: lb.NAT, DR: lb.DR, IPIP: lb.TUN, GUE: lb.TUN}[n.scenario.Method]
 	tunnel := lb.Tunnel{}
@@ -83,16 +98,19 @@ func (n *network) services() (all []lb.ServiceSpec) {
 		tunnel = lb.Tunnel{Type: lb.GUE, Port: guePort}
 	}
 	for _, f := range n.families {
-		s := lb.ServiceSpec{
-			Key:       lb.ServiceKey{Proto: lb.ProtoTCP, Addr: n.vips[f].Addr.Netip(), Port: vport},
-			Scheduler: n.scenario.Mix.scheduler(),
+		for i, vip := range n.vips[f] {
+			s := lb.ServiceSpec{
+				Key:       lb.ServiceKey{Proto: lb.ProtoTCP, Addr: vip.Addr.Netip(), Port: vport},
+				Scheduler: n.scenario.Mix.scheduler(),
+			}
+			for j := i % len(n.servers[f]); j < len(n.servers[f]); j += len(n.vips[f]) {
+				e := &n.servers[f][j]
+				s.Servers = append(s.Servers, lb.RealSpec{
+					Key: lb.RealKey{Addr: e.Addr.Netip(), Port: e.Port}, Weight: int32(1 + j%5), Forward: forward, Tunnel: tunnel,
+				})
+			}
+			all = append(all, s)
 		}
-		for i, e := range n.servers[f] {
-			s.Servers = append(s.Servers, lb.RealSpec{
-				Key: lb.RealKey{Addr: e.Addr.Netip(), Port: e.Port}, Weight: int32(1 + i%5), Forward: forward, Tunnel: tunnel,
-			})
-		}
-		all = append(all, s)
 	}
 	return all
 }
@@ -103,11 +121,11 @@ func (n *network) routes() (*nexthop.Table, error) {
 	for i, mac := range [][6]byte{frontMAC, backMAC} {
 		b.AddInterface(nexthop.Interface{
 			Name: fmt.Sprint("eth", i), Port: i, MAC: mac, MTU: 1500, Up: true,
-			Addrs: []netip.Prefix{netip.PrefixFrom(addr(0, 1+i, 1), 24), netip.PrefixFrom(addr(1, 1+i, 1), 64)},
+			Addrs: []netip.Prefix{netip.PrefixFrom(addr(0, clientSubnet+i, 1), 16), netip.PrefixFrom(addr(1, clientSubnet+i, 1), 64)},
 		})
 	}
 	for f, everyone := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
-		router := addr(f, 1, 254)
+		router := addr(f, clientSubnet, 254)
 		if err := b.AddNeighbor(router, routerMAC, clientSide); err != nil {
 			return nil, err
 		}
@@ -128,7 +146,7 @@ const minFrame = 60
 
 // request is a packet of a family from the client of flow 0, with those TCP flags.
 func (n *network) request(family int, flags uint8) []byte {
-	return frame(frontMAC, routerMAC, pktgen.Client(0, family == 1), n.vips[family], flags)
+	return frame(frontMAC, routerMAC, pktgen.Client(0, family == 1), n.vips[family][0], flags)
 }
 
 // reply is a packet from the family's first server to the client of flow 0.

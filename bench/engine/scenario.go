@@ -81,6 +81,49 @@ type Scenario struct {
 	Conns   int // established connections
 	Mix     Mix
 	Workers int
+	Scale   Scale
+}
+
+// Scale is how many virtual services there are and how many real servers all
+// of them together have. Service i has every server j with j = i modulo the
+// number of services; where there are fewer servers than services, the one
+// server that i modulo their number gives. The zero Scale is 1 service with
+// 100 servers.
+type Scale struct{ Services, Servers int }
+
+// Sizes of the zero Scale, and the most of either.
+const (
+	services = 1
+	servers  = 100
+	maxScale = 10_000
+)
+
+// sizes returns how many services and servers there are.
+func (s Scale) sizes() (nServices, nServers int) {
+	if s == (Scale{}) {
+		return services, servers
+	}
+	return s.Services, s.Servers
+}
+
+// String writes SERVICESxSERVERS.
+func (s Scale) String() string {
+	nServices, nServers := s.sizes()
+	return short(nServices) + "x" + short(nServers)
+}
+
+// ParseScale reads SERVICESxSERVERS; 1x100 is the zero Scale.
+func ParseScale(text string) (Scale, error) {
+	first, second, _ := strings.Cut(text, "x")
+	nServices, err := Connections(first)
+	nServers, err2 := Connections(second)
+	if err != nil || err2 != nil || max(nServices, nServers) > maxScale {
+		return Scale{}, fmt.Errorf("%w: %q, want SERVICESxSERVERS such as 1x100, 10kx10k, at most 10k of either", ErrScenario, text)
+	}
+	if nServices == services && nServers == servers {
+		return Scale{}, nil
+	}
+	return Scale{nServices, nServers}, nil
 }
 
 // ErrScenario reports a scenario that there is not.
@@ -99,6 +142,8 @@ func (s Scenario) Check() error {
 		return fmt.Errorf("%w: %d connections, want 1 to %d", ErrScenario, s.Conns, conn.MaxConns-s.openedInALap())
 	case s.Workers < 1 || s.Workers > 64:
 		return fmt.Errorf("%w: %d workers, want 1 to 64", ErrScenario, s.Workers)
+	case s.Scale != (Scale{}) && (min(s.Scale.Services, s.Scale.Servers) < 1 || max(s.Scale.Services, s.Scale.Servers) > maxScale):
+		return fmt.Errorf("%w: %d services and %d servers, want 1 to %d", ErrScenario, s.Scale.Services, s.Scale.Servers, maxScale)
 	}
 	return nil
 }
@@ -106,9 +151,14 @@ func (s Scenario) Check() error {
 // openedInALap is how many connections come to the established ones at once.
 func (s Scenario) openedInALap() int { return (Frames*s.Mix.Opens() + 99) / 100 }
 
-// Name returns METHOD/FAMILY/CONNECTIONS/MIX/WORKERS.
+// Name returns METHOD/FAMILY/CONNECTIONS/MIX/WORKERS, and behind it /SCALE if
+// that is not the zero one.
 func (s Scenario) Name() string {
-	return fmt.Sprintf("%s/%s/%s/%s/%d", s.Method, s.Family, short(s.Conns), s.Mix, s.Workers)
+	name := fmt.Sprintf("%s/%s/%s/%s/%d", s.Method, s.Family, short(s.Conns), s.Mix, s.Workers)
+	if s.Scale != (Scale{}) {
+		name += "/" + s.Scale.String()
+	}
+	return name
 }
 
 // String returns the name that records have, engine/NAME.
@@ -117,8 +167,15 @@ func (s Scenario) String() string { return "engine/" + s.Name() }
 // Parse returns the scenario of such a name.
 func Parse(name string) (Scenario, error) {
 	f := strings.Split(strings.TrimPrefix(name, "engine/"), "/")
-	if len(f) != 5 {
-		return Scenario{}, fmt.Errorf("%w: %q, want engine/METHOD/FAMILY/CONNECTIONS/MIX/WORKERS", ErrScenario, name)
+	if len(f) != 5 && len(f) != 6 {
+		return Scenario{}, fmt.Errorf("%w: %q, want engine/METHOD/FAMILY/CONNECTIONS/MIX/WORKERS or that and /SERVICESxSERVERS", ErrScenario, name)
+	}
+	var scale Scale
+	if len(f) == 6 {
+		var err error
+		if scale, err = ParseScale(f[5]); err != nil {
+			return Scenario{}, err
+		}
 	}
 	conns, err := Connections(f[2])
 	if err != nil {
@@ -128,11 +185,12 @@ func Parse(name string) (Scenario, error) {
 	if err != nil {
 		return Scenario{}, fmt.Errorf("%w: %q workers", ErrScenario, f[4])
 	}
-	s := Scenario{Method(f[0]), Family(f[1]), conns, Mix(f[3]), workers}
+	s := Scenario{Method(f[0]), Family(f[1]), conns, Mix(f[3]), workers, scale}
 	return s, s.Check()
 }
 
-// Connections reads a number of connections as names have it: 1, 64k, 16M.
+// Connections reads a number, of connections most often, as names have it: 1,
+// 64k, 16M.
 func Connections(text string) (int, error) {
 	digits, unit := text, 1
 	switch {

@@ -23,6 +23,7 @@ type File struct {
 	Name   string        `yaml:"-"`
 	About  string        `yaml:"about"`           // what question they answer
 	Short  []string      `yaml:"short,omitempty"` // names of those that are run to see that everything works
+	Full   bool          `yaml:"full,omitempty"`  // they take long: only for who asks for everything
 	Engine engine.Matrix `yaml:"engine"`
 }
 
@@ -50,18 +51,30 @@ func load(from fs.FS) (all []File, err error) {
 	return all, nil
 }
 
-// Engine returns the engine's scenarios of all files, each once; short: those
-// that the files name for that.
-func Engine(files []File, short bool) (all []engine.Scenario, err error) {
+// Length is how many of the scenarios are wanted.
+type Length int
+
+// Lengths.
+const (
+	Short Length = iota // those that the files name for that
+	Usual               // without the files that take long
+	Full                // all
+)
+
+// Engine returns the engine's scenarios of the files, each once.
+func Engine(files []File, length Length) (all []engine.Scenario, err error) {
 	seen := map[engine.Scenario]bool{}
 	for i := range files {
 		f := &files[i]
 		of, ferr := f.Engine.Scenarios()
-		if short && ferr == nil {
+		if length == Short && ferr == nil {
 			of, ferr = named(f.Short)
 		}
 		if ferr != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", f.Name, ferr))
+		}
+		if f.Full && length != Full {
+			continue
 		}
 		for _, s := range of {
 			if !seen[s] {

@@ -22,7 +22,7 @@ func TestFiles(t *testing.T) {
 			t.Errorf("%s says %q about itself", f.Name, f.About)
 		}
 	}
-	all, err := Engine(files, false)
+	all, err := Engine(files, Full)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,12 +34,22 @@ func TestFiles(t *testing.T) {
 	for _, name := range []string{
 		"engine/nat-in/v4/64k/steady/1", "engine/nat-in/v4/1M/steady/1", "engine/nat-in/v4/16M/steady/1", "engine/nat-in/v4/1M/new/1",
 		"engine/nat-in/v4/1M/new-mh/1", "engine/nat-in/v4/64k/steady/2", "engine/gue/v6/1k/steady/1", "engine/nat-in/mixed/1M/zipf/1",
+		"engine/nat-in/v4/64k/steady/1/1x1", "engine/nat-in/v4/64k/steady/1/10kx10k", "engine/nat-in/v4/64k/steady/1/1x10k", "engine/nat-in/v4/64k/steady/1/10kx1",
 	} {
 		if s, err := engine.Parse(name); err != nil || !slices.Contains(all, s) {
 			t.Errorf("no file has %s (%v)", name, err)
 		}
 	}
-	few, err := Engine(files, true)
+	usual, err := Engine(files, Usual)
+	if err != nil || len(usual) >= len(all) {
+		t.Errorf("%d scenarios as usual, %d in full: %v", len(usual), len(all), err)
+	}
+	for _, s := range usual {
+		if s.Conns > 1_000_000 {
+			t.Errorf("%v takes long", s)
+		}
+	}
+	few, err := Engine(files, Short)
 	if err != nil || len(few) == 0 || len(few) > 15 {
 		t.Errorf("short form of %d scenarios: %v", len(few), err)
 	}
@@ -63,8 +73,8 @@ func TestWrongFiles(t *testing.T) {
 	} {
 		files, err := load(fstest.MapFS{"x.yaml": {Data: []byte(c.text)}})
 		if err == nil {
-			_, whole := Engine(files, false)
-			_, short := Engine(files, true)
+			_, whole := Engine(files, Full)
+			_, short := Engine(files, Short)
 			err = errors.Join(whole, short)
 		}
 		if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "x.yaml") {

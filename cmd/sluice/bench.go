@@ -30,6 +30,7 @@ type benchOptions struct {
 	length    time.Duration // how long a run counts, of wire; of engine a fifth of it
 	runs      int
 	short     bool
+	full      bool
 	list      bool
 	json      bool
 	benchstat string
@@ -46,7 +47,7 @@ func newBench() *cobra.Command {
 reported is the median with the least and the greatest, and ratios of runs that followed each other.
 
 PATTERN is a regular expression of scenarios' names, such as nat-in/v4 or '^engine/.*/1M/'. A whole name need not be
-one of the list: engine/METHOD/FAMILY/CONNECTIONS/MIX/WORKERS is measured whatever its parts are.`,
+one of the list: engine/METHOD/FAMILY/CONNECTIONS/MIX/WORKERS, and that with /SERVICESxSERVERS, is measured whatever its parts are.`,
 		Example: `  sluice bench                                         everything, about 10 minutes
   sluice bench engine engine/nat-in/v4/1M/steady/1     one scenario
   sluice bench engine --json nat-in > records.json
@@ -74,6 +75,7 @@ one of the list: engine/METHOD/FAMILY/CONNECTIONS/MIX/WORKERS is measured whatev
 	f.DurationVar(&o.length, "time", time.Second, "how long a run counts on the wire; in memory a fifth of it")
 	f.IntVar(&o.runs, "runs", 3, "runs of each subject")
 	f.BoolVar(&o.short, "short", false, "some scenarios once, to see that everything works")
+	f.BoolVar(&o.full, "full", false, "those too that take minutes, such as 16 million connections")
 	f.BoolVar(&o.list, "list", false, "list the scenarios and measure nothing")
 	f.BoolVar(&o.json, "json", false, "print the records as JSON instead of a table")
 	f.StringVar(&o.benchstat, "benchstat", "", "also write each run to `FILE`, as benchstat reads it")
@@ -85,6 +87,9 @@ one of the list: engine/METHOD/FAMILY/CONNECTIONS/MIX/WORKERS is measured whatev
 func (o *benchOptions) run(cmd *cobra.Command) error {
 	if o.length <= 0 || o.runs < 1 {
 		return usageError{fmt.Errorf("--time %v and --runs %d: want more than 0 of both", o.length, o.runs)}
+	}
+	if o.short && o.full {
+		return usageError{errors.New("--short and --full: want one of them")}
 	}
 	if o.short {
 		o.runs, o.length = 1, min(o.length, 500*time.Millisecond)
@@ -144,7 +149,14 @@ func (o *benchOptions) engineScenarios() ([]engine.Scenario, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := scenarios.Engine(files, o.short)
+	length := scenarios.Usual
+	switch {
+	case o.short:
+		length = scenarios.Short
+	case o.full:
+		length = scenarios.Full
+	}
+	all, err := scenarios.Engine(files, length)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +222,8 @@ func (o *benchOptions) measureEngine(ctx context.Context, all []engine.Scenario,
 		memories = append(memories, m)
 	}
 	cases := engine.Cases(all, memories, o.length/5, append([]int{cpus.Worker, cpus.Generator}, cpus.Rest...))
-	return bench.Run(ctx, cases, o.runs, report)
+	series, err = bench.Run(ctx, cases, o.runs, report)
+	return append(series, engine.Ratios(series)...), err
 }
 
 func (o *benchOptions) measureWire(ctx context.Context, all []string, cpus bench.CPUs, report func(int, *bench.Case), log io.Writer) ([]bench.Series, error) {

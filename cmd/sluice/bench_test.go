@@ -36,6 +36,8 @@ func TestBenchList(t *testing.T) {
 		{"a flood", []string{"wire", "wire/flood"}, []string{"wire/flood/icmp-errors"}, "nat"},
 		{"a pattern", []string{"engine", "dr/v6/1M"}, []string{"engine/dr/v6/1M/steady/1"}, "v4"},
 		{"a whole name that no file has", []string{"engine", "engine/dr/v6/12/zipf/1"}, []string{"engine/dr/v6/12/zipf/1"}, "steady"},
+		{"those that take long", []string{"engine", "--full", "16M"}, []string{"engine/nat-in/v4/16M/steady/1"}, "/1M/"},
+		{"as usual", []string{"engine", "nat-in/v4"}, []string{"engine/nat-in/v4/64k/steady/1/10kx10k"}, "16M"},
 		{"the short form", []string{"engine", "--short"}, []string{"engine/nat-in/v4/1k/steady/1"}, "1M"},
 	} {
 		out, said, status := benchCommand(t, append(c.args, "--list")...)
@@ -61,6 +63,7 @@ func TestBenchRefuses(t *testing.T) {
 		{"no pattern", []string{"engine", "("}, "missing closing )", exitUsage},
 		{"a pattern that nothing matches", []string{"engine", "token-ring"}, "--list", exitFailed},
 		{"no time", []string{"--time", "0s"}, "more than 0", exitUsage},
+		{"long and short", []string{"--short", "--full"}, "one of them", exitUsage},
 		{"no runs", []string{"--runs", "0"}, "more than 0", exitUsage},
 	} {
 		out, said, status := benchCommand(t, c.args...)
