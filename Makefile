@@ -20,7 +20,7 @@ TOOL := $(GO) tool -modfile=tools.mod
 FOR_TEST     := gcc=gcc libc6-dev=/usr/include/stdlib.h python3=python3 iproute2=ip ethtool=ethtool socat=socat curl=curl vsftpd=vsftpd iputils-ping=ping traceroute=traceroute nftables=nft iperf3=iperf3
 FOR_GENERATE := clang=clang llvm=llvm-strip libbpf-dev=/usr/include/bpf/bpf_helpers.h linux-libc-dev=/usr/include/linux/bpf.h
 FOR_LINT     := shellcheck=shellcheck
-FOR_BENCH    := dpdk-dev=dpdk-testpmd librte-net-af-xdp23=/usr/share/doc/librte-net-af-xdp23
+FOR_BENCH    := dpdk-dev=dpdk-testpmd librte-net-af-xdp23=/usr/share/doc/librte-net-af-xdp23 nftables=nft ethtool=ethtool util-linux=unshare
 FOR_ORACLE   := user-mode-linux=linux.uml ipvsadm=ipvsadm iptables=iptables-legacy iproute2=ip python3=python3 gcc=gcc libc6-dev=/usr/include/stdlib.h
 
 # Packages whose tests of frame ownership need the tag frameowner.

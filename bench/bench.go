@@ -34,10 +34,15 @@ type Series struct {
 	Values                          []float64
 }
 
+// ErrUnavailable is in the error of a Case whose subject this machine does not
+// have: no failure, but nothing to measure either.
+var ErrUnavailable = errors.New("not on this machine")
+
 // Run runs every case, then every case again, runs times. A case whose run
 // fails is left out from then on, with what it gave; the error names each.
-// report is told of each run before it starts.
-func Run(ctx context.Context, cases []Case, runs int, report func(run int, c *Case)) ([]Series, error) {
+// report is told of each run before it starts, and again with the reason if
+// its subject is unavailable.
+func Run(ctx context.Context, cases []Case, runs int, report func(run int, c *Case, unavailable error)) ([]Series, error) {
 	var errs []error
 	failed := make([]bool, len(cases))
 	r := results{at: map[seriesKey]int{}}
@@ -50,10 +55,13 @@ func Run(ctx context.Context, cases []Case, runs int, report func(run int, c *Ca
 			if ctx.Err() != nil {
 				return r.series, errors.Join(append(errs, ctx.Err())...)
 			}
-			report(run, c)
+			report(run, c, nil)
 			samples, err := c.Measure(ctx)
+			if failed[i] = err != nil; errors.Is(err, ErrUnavailable) {
+				report(run, c, err)
+				continue
+			}
 			if err != nil {
-				failed[i] = true
 				errs = append(errs, fmt.Errorf("%s of %s: %w", c.Scenario, c.Subject, err))
 				continue
 			}

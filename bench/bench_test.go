@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"runtime"
@@ -31,7 +32,7 @@ func counting(subject string, by float64, order *[]string) Case {
 // Subjects take turns, so that a slow minute of the machine is everybody's.
 func TestRunsAreInterleaved(t *testing.T) {
 	var order []string
-	series, err := Run(t.Context(), []Case{counting("a", 1, &order), counting("b", 10, &order)}, 3, func(int, *Case) {})
+	series, err := Run(t.Context(), []Case{counting("a", 1, &order), counting("b", 10, &order)}, 3, func(int, *Case, error) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,16 +57,24 @@ func TestFailuresAreNamed(t *testing.T) {
 		order = append(order, "x")
 		return nil, errors.New("no such program")
 	}}
-	series, err := Run(t.Context(), []Case{broken, counting("a", 1, &order)}, 2, func(int, *Case) {})
+	series, err := Run(t.Context(), []Case{broken, counting("a", 1, &order)}, 2, func(int, *Case, error) {})
 	if err == nil || err.Error() != "s of broken: no such program" {
 		t.Errorf("error %v", err)
 	}
 	if got := strings.Join(order, ""); got != "xaa" || len(series) != 2 {
 		t.Errorf("ran %s and got %+v, want xaa and what a gave", got, series)
 	}
+	absent := Case{Scenario: "s", Subject: "absent", Measure: func(context.Context) ([]Sample, error) {
+		return nil, fmt.Errorf("%w: no such module", ErrUnavailable)
+	}}
+	var reasons []error
+	_, err = Run(t.Context(), []Case{absent}, 2, func(_ int, _ *Case, unavailable error) { reasons = append(reasons, unavailable) })
+	if err != nil || len(reasons) != 2 || reasons[0] != nil || !errors.Is(reasons[1], ErrUnavailable) {
+		t.Errorf("a subject that there is not: %v, reported %v", err, reasons)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Run(ctx, []Case{broken}, 1, func(int, *Case) {}); !errors.Is(err, context.Canceled) {
+	if _, err := Run(ctx, []Case{broken}, 1, func(int, *Case, error) {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("run that was cancelled: %v", err)
 	}
 }

@@ -223,7 +223,7 @@ func TestMeasure(t *testing.T) {
 	} {
 		// Two workers may share a CPU here: nobody looks at their time.
 		cases := Cases([]Scenario{c.scenario}, two, time.Microsecond, []int{cpus[0], cpus[len(cpus)-1]})
-		series, err := bench.Run(t.Context(), cases, 2, func(int, *bench.Case) {})
+		series, err := bench.Run(t.Context(), cases, 2, func(int, *bench.Case, error) {})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -239,7 +239,7 @@ func TestMeasure(t *testing.T) {
 		}
 	}
 	cases := Cases([]Scenario{{NATIn, V4, 1, Steady, 2, Scale{}}}, two, time.Microsecond, cpus[:1])
-	if _, err := bench.Run(t.Context(), cases, 1, func(int, *bench.Case) {}); err == nil {
+	if _, err := bench.Run(t.Context(), cases, 1, func(int, *bench.Case, error) {}); err == nil {
 		t.Error("two workers were measured on one CPU")
 	}
 }

@@ -24,6 +24,9 @@ func Scenarios() []string {
 	for _, f := range floods {
 		all = append(all, FloodScenario+f.name)
 	}
+	for _, how := range allConns {
+		all = append(all, ConnsScenario+how.name)
+	}
 	return all
 }
 
@@ -44,20 +47,22 @@ func Cases(c Config) (cases []bench.Case) {
 			return s.measure(ctx, &c)
 		}})
 	}
-	return append(cases, floodCases(c)...)
+	return append(append(cases, floodCases(c)...), connsCases(c)...)
 }
 
 // Ratios compares sluice with testpmd, run by run.
 func Ratios(all []bench.Series) []bench.Series {
-	return []bench.Series{
+	return append(connsRatios(all),
 		bench.Ratio(all, Scenario, "received", Sluice, Testpmd),
 		bench.Ratio(all, Scenario, "CPU time", Sluice, Testpmd),
-	}
+	)
 }
 
 // Names of subjects.
 const (
 	Sluice    = "sluice"
+	Conntrack = "nftables-dnat" // the kernel's, with conntrack
+	IPVS      = "ipvs"          // the kernel's
 	Testpmd   = "dpdk-testpmd"
 	Generator = "generator" // alone: what the others can at most receive
 )

@@ -197,14 +197,20 @@ func (o *benchOptions) measure(ctx context.Context, inMemory []engine.Scenario, 
 	if cpus.Warning != "" {
 		fmt.Fprintf(log, "warning: %s\n", cpus.Warning)
 	}
-	report := func(run int, c *bench.Case) { fmt.Fprintf(log, "run %d: %s, %s\n", run+1, c.Scenario, c.Subject) }
+	report := func(run int, c *bench.Case, unavailable error) {
+		if unavailable != nil {
+			fmt.Fprintf(log, "left out: %v\n", unavailable)
+			return
+		}
+		fmt.Fprintf(log, "run %d: %s, %s\n", run+1, c.Scenario, c.Subject)
+	}
 	series, failed := o.measureEngine(ctx, inMemory, cpus, report)
 	more, alsoFailed := o.measureWire(ctx, onWire, cpus, report, log)
 	series = append(series, more...)
 	return errors.Join(failed, alsoFailed, o.write(out, series))
 }
 
-func (o *benchOptions) measureEngine(ctx context.Context, all []engine.Scenario, cpus bench.CPUs, report func(int, *bench.Case)) (series []bench.Series, err error) {
+func (o *benchOptions) measureEngine(ctx context.Context, all []engine.Scenario, cpus bench.CPUs, report func(int, *bench.Case, error)) (series []bench.Series, err error) {
 	if len(all) == 0 {
 		return nil, nil
 	}
@@ -226,7 +232,7 @@ func (o *benchOptions) measureEngine(ctx context.Context, all []engine.Scenario,
 	return append(series, engine.Ratios(series)...), err
 }
 
-func (o *benchOptions) measureWire(ctx context.Context, all []string, cpus bench.CPUs, report func(int, *bench.Case), log io.Writer) ([]bench.Series, error) {
+func (o *benchOptions) measureWire(ctx context.Context, all []string, cpus bench.CPUs, report func(int, *bench.Case, error), log io.Writer) ([]bench.Series, error) {
 	switch {
 	case len(all) == 0:
 		return nil, nil

@@ -33,6 +33,7 @@ func TestBenchList(t *testing.T) {
 		{"everything", nil, []string{"engine/nat-in/v4/64k/steady/1", "wire/nat/v4/10k/60B/flood"}, ""},
 		{"one harness", []string{"engine"}, []string{"engine/gue/v6/1M/steady/1"}, "wire"},
 		{"the other", []string{"wire"}, []string{"wire/nat/v4/10k/60B/flood", "wire/flood/icmp-errors"}, "engine"},
+		{"connections", []string{"wire", "conns"}, []string{"wire/conns/syn", "wire/conns/open-1B-close"}, "flood"},
 		{"a flood", []string{"wire", "wire/flood"}, []string{"wire/flood/icmp-errors"}, "nat"},
 		{"a pattern", []string{"engine", "dr/v6/1M"}, []string{"engine/dr/v6/1M/steady/1"}, "v4"},
 		{"a whole name that no file has", []string{"engine", "engine/dr/v6/12/zipf/1"}, []string{"engine/dr/v6/12/zipf/1"}, "steady"},
