@@ -165,8 +165,8 @@ func TestTable(t *testing.T) {
 		}
 	}
 	for v, want := range map[float64]string{0: "0.00", 0.12345: "0.123", 1.2345: "1.23", 56.78: "56.8", 567.8: "568", 9999: "9999", 10_000: "10 000", 123456: "123 456"} {
-		if got := number(v); got != want {
-			t.Errorf("number(%v) = %q, want %q", v, got, want)
+		if got := Number(v); got != want {
+			t.Errorf("Number(%v) = %q, want %q", v, got, want)
 		}
 	}
 }

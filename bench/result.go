@@ -68,14 +68,14 @@ func WriteTable(w io.Writer, records []Record) error {
 	for i := range records {
 		r := &records[i]
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n", r.Scenario, r.Subject, r.Metric,
-			number(r.Median), number(r.Min), number(r.Max), r.Unit, r.Runs)
+			Number(r.Median), Number(r.Min), Number(r.Max), r.Unit, r.Runs)
 	}
 	return t.Flush()
 }
 
-// number writes a value with three or more digits, and thousands apart where
+// Number writes a value with three or more digits, and thousands apart where
 // it has many.
-func number(v float64) string {
+func Number(v float64) string {
 	switch magnitude := math.Abs(v); {
 	case magnitude >= 10_000:
 		return thousands(fmt.Sprintf("%.0f", v))

@@ -186,7 +186,7 @@ func TestScales(t *testing.T) {
 		{Scale{300, 7}, []int{10}, []int{15}},
 	} {
 		all := newNetwork(Scenario{NATIn, V4, 1, Steady, 1, c.scale}).services()
-		nServices, _ := c.scale.sizes()
+		nServices, _ := c.scale.Sizes()
 		if len(all) != nServices {
 			t.Errorf("%v: %d services", c.scale, len(all))
 		}

@@ -43,7 +43,7 @@ type network struct {
 
 func newNetwork(s Scenario) *network {
 	n := &network{scenario: s, families: map[Family][]int{V4: {0}, V6: {1}, Mixed: {0, 1}}[s.Family]}
-	nServices, nServers := s.Scale.sizes()
+	nServices, nServers := s.Scale.Sizes()
 	for f := range n.vips {
 		for i := range nServices {
 			n.vips[f] = append(n.vips[f], pktgen.Endpoint{Addr: flow.FromNetip(addr(f, virtual, i)), Port: vport})

@@ -98,8 +98,8 @@ const (
 	maxScale = 10_000
 )
 
-// sizes returns how many services and servers there are.
-func (s Scale) sizes() (nServices, nServers int) {
+// Sizes returns how many services and servers there are.
+func (s Scale) Sizes() (nServices, nServers int) {
 	if s == (Scale{}) {
 		return services, servers
 	}
@@ -108,8 +108,8 @@ func (s Scale) sizes() (nServices, nServers int) {
 
 // String writes SERVICESxSERVERS.
 func (s Scale) String() string {
-	nServices, nServers := s.sizes()
-	return short(nServices) + "x" + short(nServers)
+	nServices, nServers := s.Sizes()
+	return Short(nServices) + "x" + Short(nServers)
 }
 
 // ParseScale reads SERVICESxSERVERS; 1x100 is the zero Scale.
@@ -154,7 +154,7 @@ func (s Scenario) openedInALap() int { return (Frames*s.Mix.Opens() + 99) / 100 
 // Name returns METHOD/FAMILY/CONNECTIONS/MIX/WORKERS, and behind it /SCALE if
 // that is not the zero one.
 func (s Scenario) Name() string {
-	name := fmt.Sprintf("%s/%s/%s/%s/%d", s.Method, s.Family, short(s.Conns), s.Mix, s.Workers)
+	name := fmt.Sprintf("%s/%s/%s/%s/%d", s.Method, s.Family, Short(s.Conns), s.Mix, s.Workers)
 	if s.Scale != (Scale{}) {
 		name += "/" + s.Scale.String()
 	}
@@ -206,8 +206,8 @@ func Connections(text string) (int, error) {
 	return n * unit, nil
 }
 
-// short writes a number as 10k or 1M where that is exact.
-func short(n int) string {
+// Short writes a number as 10k or 1M where that is exact.
+func Short(n int) string {
 	switch {
 	case n >= 1_000_000 && n%1_000_000 == 0:
 		return fmt.Sprintf("%dM", n/1_000_000)

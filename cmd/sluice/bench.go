@@ -35,6 +35,7 @@ type benchOptions struct {
 	json      bool
 	benchstat string
 	testpmd   string
+	svg       string   // folder
 	harnesses []string // engine, wire
 }
 
@@ -51,6 +52,7 @@ one of the list: engine/METHOD/FAMILY/CONNECTIONS/MIX/WORKERS, and that with /SE
 		Example: `  sluice bench                                         everything, about 10 minutes
   sluice bench engine engine/nat-in/v4/1M/steady/1     one scenario
   sluice bench engine --json nat-in > records.json
+  sluice bench chart docs/img records.json             what is in them, drawn
   sluice bench --list                                  which scenarios there are`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -69,9 +71,16 @@ one of the list: engine/METHOD/FAMILY/CONNECTIONS/MIX/WORKERS, and that with /SE
 				return o.run(cmd)
 			},
 		}
+		o.addFlags(sub)
 		c.AddCommand(sub)
 	}
-	f := c.PersistentFlags()
+	o.addFlags(c)
+	c.AddCommand(newBenchChart(), newBenchTable())
+	return c
+}
+
+func (o *benchOptions) addFlags(c *cobra.Command) {
+	f := c.Flags()
 	f.DurationVar(&o.length, "time", time.Second, "how long a run counts on the wire; in memory a fifth of it")
 	f.IntVar(&o.runs, "runs", 3, "runs of each subject")
 	f.BoolVar(&o.short, "short", false, "some scenarios once, to see that everything works")
@@ -80,7 +89,7 @@ one of the list: engine/METHOD/FAMILY/CONNECTIONS/MIX/WORKERS, and that with /SE
 	f.BoolVar(&o.json, "json", false, "print the records as JSON instead of a table")
 	f.StringVar(&o.benchstat, "benchstat", "", "also write each run to `FILE`, as benchstat reads it")
 	f.StringVar(&o.testpmd, "testpmd", "dpdk-testpmd", "DPDK's testpmd, to compare with on the wire")
-	return c
+	f.StringVar(&o.svg, "svg", "", "also draw what was measured, as SVG files in `DIR`")
 }
 
 // run is the whole of sluice bench.
@@ -260,8 +269,12 @@ func (o *benchOptions) write(out io.Writer, series []bench.Series) error {
 		var text bytes.Buffer
 		err = errors.Join(bench.WriteBenchstat(&text, series), writeFile(o.benchstat, text.Bytes()))
 	}
-	if o.json {
-		return errors.Join(err, bench.WriteJSON(out, bench.Records(series)))
+	records := bench.Records(series)
+	if o.svg != "" {
+		err = errors.Join(err, writeCharts(o.svg, records))
 	}
-	return errors.Join(err, bench.WriteTable(out, bench.Records(series)))
+	if o.json {
+		return errors.Join(err, bench.WriteJSON(out, records))
+	}
+	return errors.Join(err, bench.WriteTable(out, records))
 }

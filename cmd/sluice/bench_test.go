@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,8 +79,9 @@ func TestBenchRefuses(t *testing.T) {
 // gets a line a run.
 func TestBenchJSON(t *testing.T) {
 	const name = "engine/nat-in/mixed/10/zipf/1"
-	file := filepath.Join(t.TempDir(), "runs.txt")
-	out, said, status := benchCommand(t, "engine", name, "--json", "--runs", "2", "--time", "5ms", "--benchstat", file)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "runs.txt")
+	out, said, status := benchCommand(t, "engine", name, "--json", "--runs", "2", "--time", "5ms", "--benchstat", file, "--svg", filepath.Join(dir, "img"))
 	if status != 0 {
 		t.Fatalf("status %d: %s", status, said)
 	}
@@ -101,7 +103,55 @@ func TestBenchJSON(t *testing.T) {
 	if lines := strings.Split(strings.TrimSpace(string(text)), "\n"); err != nil || len(lines) != 2 || !strings.HasPrefix(lines[0], "Benchmark"+name+"/sluice 1 ") {
 		t.Errorf("for benchstat: %q (%v)", text, err)
 	}
+	if _, err := os.Stat(filepath.Join(dir, "img")); err != nil {
+		t.Error(err)
+	}
 	if !strings.Contains(said, "worker on CPU") || !strings.Contains(said, "run 2") {
 		t.Errorf("says %q, want the machine and the runs", said)
+	}
+}
+
+// Records of several files become charts and tables; a document's tables are
+// put in the place of those of before.
+func TestBenchReport(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const record = `[{"scenario": "engine/nat-in/v4/%s/steady/1", "subject": "sluice", "metric": "time", "unit": "ns/packet", "median": 20, "min": 19, "max": 21, "runs": 3}]`
+	one, other := file("one.json", fmt.Sprintf(record, "64k")), file("other.json", fmt.Sprintf(record, "1M"))
+	charts := filepath.Join(dir, "img", "new")
+	if _, said, status := benchCommand(t, "chart", charts, one, other); status != 0 {
+		t.Fatal(said)
+	}
+	if text, err := os.ReadFile(filepath.Join(charts, "engine-connections.svg")); err != nil || !strings.HasPrefix(string(text), "<svg ") {
+		t.Errorf("chart %.20q (%v)", text, err)
+	}
+	out, said, status := benchCommand(t, "table", one, other)
+	if status != 0 || !strings.Contains(out, "20.0 (19.0–21.0) | 20.0 (19.0–21.0)") {
+		t.Errorf("status %d, %s%s", status, said, out)
+	}
+	doc := file("doc.md", "before\n<!-- tables -->\nold\n<!-- end of tables -->\nafter\n")
+	for range 2 {
+		if _, said, status := benchCommand(t, "table", "--into", doc, one, other); status != 0 {
+			t.Fatal(said)
+		}
+		text, err := os.ReadFile(doc)
+		if want := "before\n<!-- tables -->\n\n" + out + "<!-- end of tables -->\nafter\n"; err != nil || string(text) != want {
+			t.Errorf("the document is %q (%v), want %q", text, err, want)
+		}
+	}
+	for what, args := range map[string][]string{
+		"no such file": {"table", filepath.Join(dir, "none.json")},
+		"no records":   {"chart", charts, doc},
+		"no place":     {"table", "--into", one, one},
+	} {
+		if _, said, status := benchCommand(t, args...); status != exitFailed || said == "" {
+			t.Errorf("%s: status %d, %q", what, status, said)
+		}
 	}
 }
