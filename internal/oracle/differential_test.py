@@ -143,6 +143,18 @@ class Cases(unittest.TestCase):
                     ("a server removed and back", [syn, wait, {"cmd": "ipvsadm -d -t 1:80 -r 2:80"}, again[1]], True)):
                 self.assertEqual(randcases.is_timely({"steps": steps}), timely, f"{what}, {seconds} s after a packet")
 
+    def test_back_from_the_trash(self):
+        """A server comes back when it is certain whether the kernel still knows it."""
+        add, syn = {"cmd": "ipvsadm -a -f 5 -6 -r 2:80 -g"}, {"inject": "eth0", "pkt": {}}
+        for gone, back in (("-d -f 5 -6 -r 2:80", True), ("-D -f 5 -6", True), ("-C", True), ("-d -f 5 -6 -r 3:80", False), ("-D -f 5", False)):
+            for packets, seconds, certain, why in (
+                    ([], 115, True, "it is kept for 120 s at least"), ([], 140, True, "it goes when 180 s are over"),
+                    ([], 184, False, "by then it may have gone, or a tick that is late is still to come"), ([], 205, True, "it has gone"),
+                    ([syn], 205, False, "did a connection of 60 s hold it when the kernel looked?")):
+                steps = [*packets, {"cmd": "ipvsadm " + gone}, {"sleep_ms": 1000 * seconds}, add]
+                case = {"ipvs": ["-A -f 5 -6 -s rr", "-a -f 5 -6 -r 2:80 -g"], "steps": steps}
+                self.assertEqual(randcases.is_timely(case), certain or not back, f"{gone}, back {seconds} s later: {why}")
+
 
 class Shrinking(unittest.TestCase):
     case = {"name": "x", "nics": [{"name": "eth0", "mtu": 1400}], "tables": ["list"],

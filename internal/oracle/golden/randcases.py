@@ -47,6 +47,7 @@ TICKS = 45  # milliseconds in which the kernel does what it puts off: end connec
 # Seconds between packets and the zeroing of counters, by -Z, or because a server's service goes and both come back, unless
 # these happen at one time: to the kernel, zero is what they were when it last published them, every 2 to 2.1 s by its HZ.
 QUIET = 2.2
+TRASH = 60  # seconds between the kernel's looks into the trash of removed servers; one that was idle at a look goes at the second one after
 DEFENCES = ("drop_packet", "secure_tcp")  # the kernel looks at these once a second
 TUNNELS = {" --tun-type gre": "gre", " --tun-type gre --tun-csum": "gre", " --tun-type gue --tun-port 6080": "gue",
            " --tun-type gue --tun-port 6080 --tun-csum": "gue", " --tun-type gue --tun-port 6080 --tun-remcsum": "gue"}
@@ -105,8 +106,47 @@ class Clock:
         return None
 
 
+def is_certain(clock, packets, looks, removed, added):
+    """Is a server that comes back still in the kernel's trash, or gone from it, however late the kernel's timers were?
+    looks: when looking may have begun."""
+    def is_near(t, begin, end):
+        return begin - 1.3 <= t <= end + 1.3
+    held = [(b + begin, b + end) for b in packets if b <= removed
+            for begin, end in [*((t, t + lateness(t)) for t in clock.TIMEOUTS), *clock.ends(added - b)]]
+    for begun in looks if added - removed > 2 * TRASH - 2 else []:
+        k, look, late = 1, begun, begun
+        while look <= added + 1.3:
+            look, late = begun + k * TRASH, begun + k * (TRASH + lateness(TRASH))
+            if is_near(added, look, late) or \
+                    is_near(added, look + 2 * TRASH, late + 3 * (TRASH + lateness(TRASH))) and \
+                    any(is_near(look, begin - (late - look), end) for begin, end in held):
+                return False
+            k += 1
+    return True
+
+
+def servers_that_come_back(case):
+    """When each was removed and when it was added again, and when servers were removed."""
+    here, gone, out, removals, now = set(), {}, [], set(), 0.0
+    for step in [{"cmd": "ipvsadm " + rule} for rule in case.get("ipvs", [])] + case["steps"]:
+        op, _, service = step.get("cmd", "").removeprefix("ipvsadm ").partition(" ")
+        service, _, server = service.partition(" -r ")
+        name = service, server.partition(" ")[0]
+        if op == "-a":
+            if name in gone:
+                out.append((gone.pop(name), now))
+            here.add(name)
+        elif op in ("-d", "-D", "-C"):
+            going = {n for n in here if op == "-C" or n[0] == service and (op == "-D" or n == name)}
+            gone.update(dict.fromkeys(going, now))
+            removals |= {now} if going else set()
+            here -= going
+        now += (step.get("sleep_ms", 0) + step.get("wait_ms", 0)) / 1000
+    return out, removals
+
+
 def is_timely(case):
-    """Do the events of a case keep to what Clock allows, and to what QUIET is for?"""
+    """Do the events of a case keep to what Clock allows, and to what QUIET and TRASH are for?"""
     persistence, busy, now = set(), set(), 0.0
     expires, removed = "expire_nodest_conn" in str(case), None  # when servers went last, whose connections the kernel ends a tick later
     counted, unpublished = set(), set()  # times of packets; services that went with counts that the kernel had not published
@@ -130,6 +170,9 @@ def is_timely(case):
         now += (step.get("sleep_ms", 0) + step.get("wait_ms", 0)) / 1000
     clock = Clock(None, persistence)
     gaps = {round(b - a, 1) for a in busy for b in busy if b > a + 1}
+    back, removals = servers_that_come_back(case)
+    if not all(is_certain(clock, counted, [t for t in removals if t <= b], a, b) for a, b in back):
+        return False
     return not (expires and removed is not None and now - removed < 0.1) and not any(map(clock.forbidden, gaps))
 
 
