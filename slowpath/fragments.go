@@ -114,17 +114,21 @@ func (p *Path) cut(f *rewrite.Frame, how frag.Cut, emit func(frame []byte) bool)
 }
 
 // howCut says how Linux cuts a datagram that it put together for a way of that MTU:
-// into fragments not longer than those that came, but for a tunnel of the other
-// family; one of IPv6 that does not fit, or one of IPv4 that it forwards, as it came
-// if its fragments fit.
+// into fragments not longer than those that came (IPv6: or than its least MTU), but
+// for a tunnel of the other family; one of IPv6 that is longer than these, or one of IPv4 that it
+// forwards, as it came if its fragments fit.
 func (p *Path) howCut(d *Datagram, mtu int) frag.Cut {
 	var in packet.Info
 	packet.Parse(d.frame(), &in)
-	how := frag.Cut{Limit: mtu, DF: d.df}
+	how, whole := frag.Cut{Limit: mtu, DF: d.df}, mtu
 	if (in.Family == 6) == d.v6 {
-		how.Limit = min(mtu, int(d.Largest))
+		whole = min(mtu, int(d.Largest))
+		how.Limit = whole
+		if d.v6 {
+			how.Limit = min(mtu, max(whole, leastMTU6))
+		}
 	}
-	if !d.v6 && !d.Silent || d.v6 && in.Len() <= how.Limit {
+	if !d.v6 && !d.Silent || d.v6 && in.Len() <= whole {
 		return how
 	}
 	how.Sizes = p.frags.waiting.Sizes(d.id, p.frags.sizes[:0])

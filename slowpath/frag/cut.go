@@ -27,8 +27,8 @@ func NewCutter(seed [32]byte) *Cutter { return &Cutter{idents: rand.NewChaCha8(s
 
 // Do gives emit each fragment of f's datagram, which in describes, as a frame, in
 // their order, until emit returns false. A datagram that fits is given whole, unless
-// Sizes say otherwise. The
-// frames are made in f's own memory, over what was given before, so an
+// there are Sizes: should these not be usable, or be one, one of IPv6 becomes a single
+// fragment. The frames are made in f's own memory, over what was given before, so an
 // IPv6 one needs 8 bytes of headroom. false: emit refused, or the limit leaves no room for
 // payload, or there is no headroom.
 func (c *Cutter) Do(f *rewrite.Frame, in *packet.Info, cut Cut, emit func(frame []byte) bool) bool {
@@ -43,7 +43,7 @@ func (c *Cutter) Do(f *rewrite.Frame, in *packet.Info, cut Cut, emit func(frame 
 	if !usable(sizes, rest, room) {
 		sizes = nil
 	}
-	if in.Len() <= cut.Limit && len(sizes) < 2 {
+	if in.Len() <= cut.Limit && len(cut.Sizes) == 0 {
 		return emit(f.Chunk[f.Off:][:in.End])
 	}
 	if room < 8 || int(f.Off) < grow {
