@@ -52,6 +52,8 @@ type Node struct {
 	Rigs     []*Rig // by worker
 	scenario Scenario
 	network  *network
+	director *lb.Director
+	spec     lb.Spec
 	sticky   *conn.Templates // empty: no service is persistent
 }
 
@@ -102,10 +104,10 @@ func New(s Scenario, memories []*Memory) (n *Node, err error) {
 	if n.sticky, err = conn.NewTemplates(1, seed); err != nil {
 		return n, err
 	}
-	director := lb.NewDirector(s.Workers)
-	director.SetInterfaces([]string{"client", "server"})
-	spec := lb.Spec{Services: n.network.services(), Timeouts: lb.Timeouts{TCP: establishedTimeout}, Sysctl: lb.DefaultSysctl()}
-	if _, err = director.Apply(spec); err != nil {
+	n.director = lb.NewDirector(s.Workers)
+	n.director.SetInterfaces([]string{"client", "server"})
+	n.spec = lb.Spec{Services: n.network.services(), Timeouts: lb.Timeouts{TCP: establishedTimeout}, Sysctl: lb.DefaultSysctl()}
+	if _, err = n.director.Apply(n.spec); err != nil {
 		return n, err
 	}
 	routes, err := n.network.routes()
@@ -129,7 +131,7 @@ func New(s Scenario, memories []*Memory) (n *Node, err error) {
 			ID: id, CPU: -1, Ports: []rings.Port{r.ports[clientSide], r.ports[serverSide]},
 			Roles: []fastpath.Role{fastpath.RoleClient, fastpath.RoleServer}, Batch: Batch,
 			Conns: r.conns, Templates: n.sticky, Steering: steering, Clock: r.clock,
-			Services: director.Published(), Routes: &hops,
+			Services: n.director.Published(), Routes: &hops,
 			Slow: slowpath.NewIntake(slowpath.DefaultBudgets(), frameSize), WakeSlow: func() {},
 		}); err != nil {
 			return n, err

@@ -39,7 +39,7 @@ func Targets() []Target {
 		{"wire, NAT: CPU time a packet over nftables DNAT with conntrack", wire, "sluice-nat / nft-dnat", "CPU time", false, 0.45, ""},
 		{"wire, p99.9 latency at 50 % load over ip_forward's", percent, "sluice-nat / kernel-forward", "one way p99.9", false, 1, ""},
 		{"allocations on the packet's way", "engine/", sluice, "allocations", false, 0, "a packet"},
-		{"GC pause seen by a packet", "engine/soak/", sluice, "longest batch beside a GC pause", false, 100, "µs"},
+		{"GC pause seen by a packet", "engine/soak/", sluice, "longest batch beside a GC cycle", false, 100, "µs"},
 	}
 }
 

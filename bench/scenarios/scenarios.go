@@ -24,7 +24,8 @@ type File struct {
 	About  string        `yaml:"about"`           // what question they answer
 	Short  []string      `yaml:"short,omitempty"` // names of those that are run to see that everything works
 	Full   bool          `yaml:"full,omitempty"`  // they take long: only for who asks for everything
-	Engine engine.Matrix `yaml:"engine"`
+	Engine engine.Matrix `yaml:"engine,omitempty"`
+	Soak   []string      `yaml:"soak,omitempty"` // names of the engine's soaks
 }
 
 // Load returns the files in the order of their names.
@@ -66,6 +67,9 @@ func Engine(files []File, length Length) (all []engine.Scenario, err error) {
 	seen := map[engine.Scenario]bool{}
 	for i := range files {
 		f := &files[i]
+		if f.Soak != nil {
+			continue
+		}
 		of, ferr := f.Engine.Scenarios()
 		if length == Short && ferr == nil {
 			of, ferr = named(f.Short)
@@ -95,4 +99,19 @@ func named(names []string) (all []engine.Scenario, err error) {
 		all = append(all, s)
 	}
 	return all, nil
+}
+
+// Soaks returns the engine's soaks of the files.
+func Soaks(files []File) (all []engine.Soak, err error) {
+	for i := range files {
+		for _, name := range files[i].Soak {
+			s, serr := engine.ParseSoak(name)
+			if serr != nil {
+				err = errors.Join(err, fmt.Errorf("%s: %w", files[i].Name, serr))
+				continue
+			}
+			all = append(all, s)
+		}
+	}
+	return all, err
 }

@@ -40,6 +40,9 @@ func TestFiles(t *testing.T) {
 			t.Errorf("no file has %s (%v)", name, err)
 		}
 	}
+	if soaks, err := Soaks(files); err != nil || len(soaks) != 1 {
+		t.Errorf("soaks %v: %v", soaks, err)
+	}
 	usual, err := Engine(files, Usual)
 	if err != nil || len(usual) >= len(all) {
 		t.Errorf("%d scenarios as usual, %d in full: %v", len(usual), len(all), err)
@@ -68,6 +71,7 @@ func TestWrongFiles(t *testing.T) {
 		{"a key that there is not", right + "abuot: x\n", "abuot"},
 		{"a method that there is not", strings.Replace(right, "dr", "nat", 1), "nat-in"},
 		{"a number that is none", strings.Replace(right, "1k", "1G", 1), `"1G"`},
+		{"a soak that there is not", "about: a file\nsoak: [engine/dr/v4/1k/steady/1]\n", "engine/soak/"},
 		{"an empty list", strings.Replace(right, "[steady]", "[]", 1), "empty"},
 		{"a short scenario that there is not", right + "short: [engine/dr/v4]\n", "METHOD"},
 	} {
@@ -75,7 +79,8 @@ func TestWrongFiles(t *testing.T) {
 		if err == nil {
 			_, whole := Engine(files, Full)
 			_, short := Engine(files, Short)
-			err = errors.Join(whole, short)
+			_, soaks := Soaks(files)
+			err = errors.Join(whole, short, soaks)
 		}
 		if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "x.yaml") {
 			t.Errorf("%s: %v, want an error that says %q and names the file", c.what, err, c.says)

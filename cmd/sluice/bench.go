@@ -81,7 +81,7 @@ one of the list: engine/METHOD/FAMILY/CONNECTIONS/MIX/WORKERS, and that with /SE
 
 func (o *benchOptions) addFlags(c *cobra.Command) {
 	f := c.Flags()
-	f.DurationVar(&o.length, "time", time.Second, "how long a run counts on the wire; in memory a fifth of it")
+	f.DurationVar(&o.length, "time", time.Second, "how long a run counts on the wire, or soaks; else in memory a fifth of it")
 	f.IntVar(&o.runs, "runs", 3, "runs of each subject")
 	f.BoolVar(&o.short, "short", false, "some scenarios once, to see that everything works")
 	f.BoolVar(&o.full, "full", false, "those too that take minutes, such as 16 million connections")
@@ -108,15 +108,22 @@ func (o *benchOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	soaks, err := o.soaks()
+	if err != nil {
+		return err
+	}
 	onWire, err := o.wireScenarios()
 	if err != nil {
 		return err
 	}
-	if len(inMemory)+len(onWire) == 0 {
+	if len(inMemory)+len(soaks)+len(onWire) == 0 {
 		return fmt.Errorf("no scenario matches %q; --list lists them", o.patterns)
 	}
 	if o.list {
 		for _, s := range inMemory {
+			fmt.Fprintln(out, s)
+		}
+		for _, s := range soaks {
 			fmt.Fprintln(out, s)
 		}
 		for _, s := range onWire {
@@ -126,7 +133,7 @@ func (o *benchOptions) run(cmd *cobra.Command) error {
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return o.measure(ctx, inMemory, onWire, out, log)
+	return o.measure(ctx, inMemory, soaks, onWire, out, log)
 }
 
 // wants says whether a scenario is one of those asked for.
@@ -178,6 +185,29 @@ func (o *benchOptions) engineScenarios() ([]engine.Scenario, error) {
 	return all, nil
 }
 
+// soaks are those of the files that a pattern matches, and those that are named
+// in full.
+func (o *benchOptions) soaks() (all []engine.Soak, err error) {
+	wants, err := o.wants("engine")
+	if err != nil {
+		return nil, err
+	}
+	files, err := scenarios.Load()
+	if err != nil {
+		return nil, err
+	}
+	if all, err = scenarios.Soaks(files); err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(s engine.Soak) bool { return !wants(s.String()) })
+	for _, p := range o.patterns {
+		if s, err := engine.ParseSoak(p); err == nil && slices.Contains(o.harnesses, "engine") && !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
 // wireScenarios are those that a pattern matches.
 func (o *benchOptions) wireScenarios() (all []string, err error) {
 	wants, err := o.wants("wire")
@@ -189,7 +219,7 @@ func (o *benchOptions) wireScenarios() (all []string, err error) {
 
 // measure runs what is asked for and writes the results to out, whatever
 // failed; to log goes what is being done.
-func (o *benchOptions) measure(ctx context.Context, inMemory []engine.Scenario, onWire []string, out, log io.Writer) error {
+func (o *benchOptions) measure(ctx context.Context, inMemory []engine.Scenario, soaks []engine.Soak, onWire []string, out, log io.Writer) error {
 	topology, err := cpu.Read(os.DirFS("/sys"))
 	if err != nil {
 		return err
@@ -213,17 +243,17 @@ func (o *benchOptions) measure(ctx context.Context, inMemory []engine.Scenario, 
 		}
 		fmt.Fprintf(log, "run %d: %s, %s\n", run+1, c.Scenario, c.Subject)
 	}
-	series, failed := o.measureEngine(ctx, inMemory, cpus, report)
+	series, failed := o.measureEngine(ctx, inMemory, soaks, cpus, report)
 	more, alsoFailed := o.measureWire(ctx, onWire, cpus, report, log)
 	series = append(series, more...)
 	return errors.Join(failed, alsoFailed, o.write(out, series))
 }
 
-func (o *benchOptions) measureEngine(ctx context.Context, all []engine.Scenario, cpus bench.CPUs, report func(int, *bench.Case, error)) (series []bench.Series, err error) {
-	if len(all) == 0 {
+func (o *benchOptions) measureEngine(ctx context.Context, all []engine.Scenario, soaks []engine.Soak, cpus bench.CPUs, report func(int, *bench.Case, error)) (series []bench.Series, err error) {
+	if len(all)+len(soaks) == 0 {
 		return nil, nil
 	}
-	workers := 0
+	workers := 1
 	for _, s := range all {
 		workers = max(workers, s.Workers)
 	}
@@ -236,7 +266,8 @@ func (o *benchOptions) measureEngine(ctx context.Context, all []engine.Scenario,
 		defer m.Close()
 		memories = append(memories, m)
 	}
-	cases := engine.Cases(all, memories, o.length/5, append([]int{cpus.Worker, cpus.Generator}, cpus.Rest...))
+	onCPUs := append([]int{cpus.Worker, cpus.Generator}, cpus.Rest...)
+	cases := append(engine.Cases(all, memories, o.length/5, onCPUs), engine.SoakCases(soaks, memories[0], o.length, onCPUs)...)
 	series, err = bench.Run(ctx, cases, o.runs, report)
 	return append(series, engine.Ratios(series)...), err
 }

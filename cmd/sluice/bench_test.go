@@ -40,6 +40,7 @@ func TestBenchList(t *testing.T) {
 		{"a whole name that no file has", []string{"engine", "engine/dr/v6/12/zipf/1"}, []string{"engine/dr/v6/12/zipf/1"}, "steady"},
 		{"those that take long", []string{"engine", "--full", "16M"}, []string{"engine/nat-in/v4/16M/steady/1"}, "/1M/"},
 		{"as usual", []string{"engine", "nat-in/v4"}, []string{"engine/nat-in/v4/64k/steady/1/10kx10k"}, "16M"},
+		{"soaks", []string{"engine", "soak", "engine/soak/dr/v6/1k/steady/1"}, []string{"engine/soak/nat-in/v4/64k/new1/1", "engine/soak/dr/v6/1k/steady/1"}, "nat-out"},
 		{"the short form", []string{"engine", "--short"}, []string{"engine/nat-in/v4/1k/steady/1"}, "1M"},
 	} {
 		out, said, status := benchCommand(t, append(c.args, "--list")...)
