@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -25,7 +23,7 @@ func counting(subject string, by float64, order *[]string) Case {
 	return Case{Scenario: "s", Subject: subject, Measure: func(context.Context) ([]Sample, error) {
 		n++
 		*order = append(*order, subject)
-		return []Sample{{"rate", "1/s", n * by}, {"loss", "%", 0}}, nil
+		return []Sample{{Metric: "rate", Unit: "1/s", Value: n * by}, {Metric: "loss", Unit: "%"}}, nil
 	}}
 }
 
@@ -233,31 +231,5 @@ func TestPin(t *testing.T) {
 	}
 	if during.Count() != 1 || !during.IsSet(only) || after != before {
 		t.Errorf("pinned to %d of CPUs (CPU %d: %v), afterwards as before: %v", during.Count(), only, during.IsSet(only), after == before)
-	}
-}
-
-// Every thread of the process moves, those too that wait for work.
-func TestPinProcess(t *testing.T) {
-	var before, now unix.CPUSet
-	_ = unix.SchedGetaffinity(0, &before)
-	var all []int
-	for c := 0; len(all) < before.Count(); c++ {
-		if before.IsSet(c) {
-			all = append(all, c)
-		}
-	}
-	defer func() { _ = PinProcess(all...) }()
-	if err := PinProcess(all[0]); err != nil {
-		t.Fatal(err)
-	}
-	tasks, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, task := range tasks {
-		id, _ := strconv.Atoi(task.Name())
-		if err := unix.SchedGetaffinity(id, &now); err == nil && (now.Count() != 1 || !now.IsSet(all[0])) {
-			t.Errorf("thread %d may run on %d CPUs, want CPU %d alone", id, now.Count(), all[0])
-		}
 	}
 }

@@ -2,8 +2,6 @@ package bench
 
 import (
 	"fmt"
-	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -50,40 +48,5 @@ func Pin(to int) (restore func(), err error) {
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
 		return nil, fmt.Errorf("read a thread's CPU affinity: %w", err)
 	}
-	return func() { _ = unix.SchedSetaffinity(0, &before) }, setAffinity(0, to)
-}
-
-// PinProcess moves all threads of this process, and with them those that they
-// start, to cpus.
-func PinProcess(cpus ...int) error {
-	// Threads may come to life meanwhile, on their parents' CPUs: the second
-	// look finds them.
-	for range 2 {
-		tasks, err := os.ReadDir("/proc/self/task")
-		if err != nil {
-			return fmt.Errorf("list threads: %w", err)
-		}
-		for _, t := range tasks {
-			id, err := strconv.Atoi(t.Name())
-			if err != nil {
-				return fmt.Errorf("list threads: %w", err)
-			}
-			if err := setAffinity(id, cpus...); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// setAffinity allows a thread, 0 being the calling one, some CPUs.
-func setAffinity(thread int, cpus ...int) error {
-	var set unix.CPUSet
-	for _, c := range cpus {
-		set.Set(c)
-	}
-	if err := unix.SchedSetaffinity(thread, &set); err != nil && err != unix.ESRCH { // a thread that has ended
-		return fmt.Errorf("pin thread %d to CPUs %v: %w", thread, cpus, err)
-	}
-	return nil
+	return func() { _ = unix.SchedSetaffinity(0, &before) }, cpu.Pin(0, to)
 }

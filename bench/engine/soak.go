@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-lb/sluice/bench"
+	"github.com/sluice-lb/sluice/workers/cpu"
 )
 
 // soakPrefix is where the names of soaks begin, behind which is a scenario's.
@@ -66,7 +67,7 @@ func (s Soak) measure(ctx context.Context, memory *Memory, length time.Duration,
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	if err := bench.PinProcess(onCPUs[min(1, len(onCPUs)-1):]...); err != nil {
+	if err := cpu.PinProcess(onCPUs[min(1, len(onCPUs)-1):]...); err != nil {
 		return nil, err
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it collects when c says so

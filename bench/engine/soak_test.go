@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-lb/sluice/bench"
+	"github.com/sluice-lb/sluice/workers/cpu"
 )
 
 // A soak changes services and collects garbage while every packet goes on being
@@ -19,7 +19,7 @@ func TestSoak(t *testing.T) {
 		t.Errorf("its name is %s", got)
 	}
 	cpus := usable(t)
-	t.Cleanup(func() { _ = bench.PinProcess(cpus...) })
+	t.Cleanup(func() { _ = cpu.PinProcess(cpus...) })
 	cases := SoakCases([]Soak{soak}, memory(t, 40*Batch), 500*time.Millisecond, cpus)
 	samples, err := cases[0].Measure(t.Context())
 	if err != nil {

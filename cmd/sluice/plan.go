@@ -18,6 +18,7 @@ import (
 type plan struct {
 	roles []fastpath.Role    // of the interfaces
 	cpus  []int              // by worker; -1: not pinned
+	rest  []int              // CPUs that no worker has
 	open  []rings.OpenConfig // by worker, devices in their order
 	steer *flow.Steering
 }
@@ -42,6 +43,7 @@ func (n *node) plan() (*plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("workers.cpus: %w", err)
 	}
+	p.rest = topology.Without(p.cpus)
 	for _, c := range n.cfg.Interfaces {
 		p.roles = append(p.roles, roleOf(c.Role))
 	}

@@ -116,6 +116,13 @@ func (n *node) start() error {
 	// threads of its own.
 	runtime.GOMAXPROCS(len(plan.cpus) + max(2, runtime.NumCPU()-len(plan.cpus)))
 
+	// What is not a worker would hold one up for milliseconds at a time.
+	if len(plan.rest) > 0 {
+		if err := cpu.PinProcess(plan.rest...); err != nil {
+			return err
+		}
+	}
+
 	n.director = lb.NewDirector(len(plan.cpus))
 	n.director.SetInterfaces(n.names)
 	if _, err := n.director.Apply(n.cfg.Spec); err != nil {
