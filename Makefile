@@ -20,7 +20,7 @@ TOOL := $(GO) tool -modfile=tools.mod
 FOR_TEST     := gcc=gcc libc6-dev=/usr/include/stdlib.h python3=python3 iproute2=ip ethtool=ethtool socat=socat curl=curl vsftpd=vsftpd iputils-ping=ping traceroute=traceroute nftables=nft iperf3=iperf3
 FOR_GENERATE := clang=clang llvm=llvm-strip libbpf-dev=/usr/include/bpf/bpf_helpers.h linux-libc-dev=/usr/include/linux/bpf.h
 FOR_LINT     := shellcheck=shellcheck
-FOR_BENCH    := dpdk-dev=dpdk-testpmd librte-net-af-xdp23=/usr/share/doc/librte-net-af-xdp23 nftables=nft ethtool=ethtool util-linux=unshare
+FOR_BENCH    := dpdk-dev=dpdk-testpmd librte-net-af-xdp23=/usr/share/doc/librte-net-af-xdp23 nftables=nft ethtool=ethtool util-linux=unshare gcc=gcc libc6-dev=/usr/include/stdlib.h libxdp-dev=/usr/include/xdp/xsk.h libbpf-dev=/usr/include/bpf/libbpf.h
 FOR_ORACLE   := user-mode-linux=linux.uml ipvsadm=ipvsadm iptables=iptables-legacy iproute2=ip python3=python3 gcc=gcc libc6-dev=/usr/include/stdlib.h
 
 # Packages whose tests of frame ownership need the tag frameowner.
@@ -77,6 +77,7 @@ format: go ## rewrite Go files as gofumpt wants them
 bench: go ## sluice bench, in memory and on the wire; BENCHTIME=short: to see that it works
 	@.ci/need 'make bench' $(FOR_BENCH)
 	$(GO) build -o sluice ./cmd/sluice
+	gcc -O3 -march=native -Wall -Wextra -o bench/peers/l2fwd bench/peers/l2fwd.c -lxdp -lbpf
 	@case '$(BENCHTIME)' in \
 	short|1x) ./sluice bench --short; echo 'Each small benchmark once:'; \
 		$(GO) test -run '^$$' -bench . -benchtime 1x -short -p 1 -timeout 0 ./... ;; \
@@ -123,5 +124,5 @@ differential: build ## COUNT random cases of SEED to the kernel and to sluice, w
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf sluice .generate
+	rm -rf sluice .generate bench/peers/l2fwd
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

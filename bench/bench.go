@@ -8,6 +8,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,8 @@ type Sample struct {
 	Metric string // what: "time", "received"
 	Unit   string // "ns/packet", "packets/s"
 	Value  float64
+	// Scenario is set where a Case measures several; empty: the Case's.
+	Scenario string
 }
 
 // Case is something that is measured. Measure does one run: it sets up what it
@@ -81,12 +84,13 @@ type results struct {
 
 func (r *results) add(c *Case, samples []Sample) {
 	for _, s := range samples {
-		key := seriesKey{c.Scenario, c.Subject, s.Metric}
+		scenario := cmp.Or(s.Scenario, c.Scenario)
+		key := seriesKey{scenario, c.Subject, s.Metric}
 		i, ok := r.at[key]
 		if !ok {
 			i = len(r.series)
 			r.at[key] = i
-			r.series = append(r.series, Series{c.Scenario, c.Subject, s.Metric, s.Unit, nil})
+			r.series = append(r.series, Series{scenario, c.Subject, s.Metric, s.Unit, nil})
 		}
 		r.series[i].Values = append(r.series[i].Values, s.Value)
 	}

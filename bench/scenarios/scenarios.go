@@ -9,16 +9,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/sluice-lb/sluice/bench/engine"
+	"github.com/sluice-lb/sluice/bench/wire"
 )
 
 //go:embed *.yaml
 var files embed.FS
 
-// File is one file: a harness's scenarios.
+// File is one file: a harness's scenarios, of engine or of wire.
 type File struct {
 	Name   string        `yaml:"-"`
 	About  string        `yaml:"about"`           // what question they answer
@@ -26,6 +28,7 @@ type File struct {
 	Full   bool          `yaml:"full,omitempty"`  // they take long: only for who asks for everything
 	Engine engine.Matrix `yaml:"engine,omitempty"`
 	Soak   []string      `yaml:"soak,omitempty"` // names of the engine's soaks
+	Wire   []string      `yaml:"wire,omitempty"` // names
 }
 
 // Load returns the files in the order of their names.
@@ -67,7 +70,7 @@ func Engine(files []File, length Length) (all []engine.Scenario, err error) {
 	seen := map[engine.Scenario]bool{}
 	for i := range files {
 		f := &files[i]
-		if f.Soak != nil {
+		if f.Soak != nil || f.Wire != nil {
 			continue
 		}
 		of, ferr := f.Engine.Scenarios()
@@ -111,6 +114,29 @@ func Soaks(files []File) (all []engine.Soak, err error) {
 				continue
 			}
 			all = append(all, s)
+		}
+	}
+	return all, err
+}
+
+// Wire returns the names of the wire's scenarios of the files, each once.
+func Wire(files []File, length Length) (all []string, err error) {
+	for i := range files {
+		f := &files[i]
+		names := f.Wire
+		if length == Short && f.Wire != nil {
+			names = f.Short
+		}
+		if f.Full && length != Full {
+			continue
+		}
+		for _, name := range names {
+			if werr := wire.Check(name); werr != nil {
+				err = errors.Join(err, fmt.Errorf("%s: %w", f.Name, werr))
+			}
+			if !slices.Contains(all, name) {
+				all = append(all, name)
+			}
 		}
 	}
 	return all, err

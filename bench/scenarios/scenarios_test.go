@@ -63,6 +63,29 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// The wire's scenarios have what docs/PERFORMANCE.md promises a table of.
+func TestWireFiles(t *testing.T) {
+	files, err := Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := Wire(files, Usual)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{
+		"wire/full/v4/10k/60B", "wire/rate/v4/10k/60B", "wire/latency/v4/10k/60B/10", "wire/latency/v4/10k/60B/50", "wire/latency/v4/10k/60B/90",
+		"wire/conns/syn", "wire/conns/open-1B-close", "wire/flood/icmp-errors",
+	} {
+		if !slices.Contains(all, name) {
+			t.Errorf("no file has %s", name)
+		}
+	}
+	if few, err := Wire(files, Short); err != nil || len(few) == 0 || len(few) >= len(all) {
+		t.Errorf("short form of %d scenarios of %d: %v", len(few), len(all), err)
+	}
+}
+
 // What a file gets wrong is said with its name.
 func TestWrongFiles(t *testing.T) {
 	const right = "about: a file\nengine: {methods: [dr], families: [v4], connections: [1k], mixes: [steady], workers: [1]}\n"
@@ -73,6 +96,7 @@ func TestWrongFiles(t *testing.T) {
 		{"a number that is none", strings.Replace(right, "1k", "1G", 1), `"1G"`},
 		{"a soak that there is not", "about: a file\nsoak: [engine/dr/v4/1k/steady/1]\n", "engine/soak/"},
 		{"an empty list", strings.Replace(right, "[steady]", "[]", 1), "empty"},
+		{"a load of the wire's that there is not", "about: a file\nwire: [wire/full/v4/10k]\n", "wire/full/v4/10k"},
 		{"a short scenario that there is not", right + "short: [engine/dr/v4]\n", "METHOD"},
 	} {
 		files, err := load(fstest.MapFS{"x.yaml": {Data: []byte(c.text)}})
@@ -80,7 +104,8 @@ func TestWrongFiles(t *testing.T) {
 			_, whole := Engine(files, Full)
 			_, short := Engine(files, Short)
 			_, soaks := Soaks(files)
-			err = errors.Join(whole, short, soaks)
+			_, wire := Wire(files, Full)
+			err = errors.Join(whole, short, soaks, wire)
 		}
 		if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "x.yaml") {
 			t.Errorf("%s: %v, want an error that says %q and names the file", c.what, err, c.says)

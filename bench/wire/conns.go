@@ -42,11 +42,17 @@ type opener struct {
 
 var openers = []opener{
 	{Sluice, func(ctx context.Context, n *testnet.Network, c *Config, dir string) (*process, func() error, error) {
-		p, err := startSluice("tcp")(ctx, n, c, dir)
+		p, err := startSluice("tcp", "nat", rport)(ctx, n, c, dir)
 		return p, func() error { return nil }, err
 	}},
 	{Conntrack, startConntrack},
-	{IPVS, startIPVS},
+	{IPVS, func(ctx context.Context, n *testnet.Network, c *Config, dir string) (*process, func() error, error) {
+		if err := needsIPVS(c); err != nil {
+			return nil, nil, skipped(err)
+		}
+		p, err := startIPVS(threaded, "-t", "-m", rport)(ctx, n, c, dir)
+		return p, func() error { return nil }, err
+	}},
 }
 
 // connsCases returns a Case for each way of opening connections and each
@@ -101,9 +107,7 @@ func (how *conns) measure(ctx context.Context, c *Config, o *opener) (samples []
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, undo()) }()
-	if p != nil {
-		defer func() { err = errors.Join(err, p.stop()) }()
-	}
+	defer func() { err = errors.Join(err, p.stop()) }()
 	if err := greet(ctx, n); err != nil {
 		return nil, p.blame(err)
 	}
@@ -153,10 +157,10 @@ func (d *dialog) reading(p *process, worker int) (r connsReading, err error) {
 		return r, err
 	}
 	r.at = time.Now()
-	if r.used, err = readCPUTimes(worker); err != nil || p == nil {
+	if r.used, err = readCPUTimes(worker); err != nil {
 		return r, err
 	}
-	r.waiting, err = readWaiting(p.pid)
+	r.waiting, err = p.waiting(worker)
 	return r, err
 }
 
@@ -227,7 +231,7 @@ func startConntrack(_ context.Context, n *testnet.Network, c *Config, dir string
 	if err := os.WriteFile(rules, fmt.Appendf(nil, nftRules, vip, vport, serverAddr, rport), 0o600); err != nil {
 		return nil, nil, err
 	}
-	if err := kernelForwards(n, c); err != nil {
+	if err := threaded.prepare(n, c); err != nil {
 		return nil, nil, err
 	}
 	if _, err := n.In(director).Run("nft", "-f", rules); err != nil {
@@ -237,56 +241,8 @@ func startConntrack(_ context.Context, n *testnet.Network, c *Config, dir string
 	return nil, undo, err
 }
 
-// startIPVS has the kernel's IPVS forward, where it has it.
-func startIPVS(_ context.Context, n *testnet.Network, c *Config, _ string) (_ *process, undo func() error, err error) {
-	d := n.In(director)
-	service := fmt.Sprintf("%s:%d", vip, vport)
-	for _, args := range [][]string{
-		{"-A", "-t", service, "-s", "rr"},
-		{"-a", "-t", service, "-r", fmt.Sprintf("%s:%d", serverAddr, rport), "-m"},
-	} {
-		if _, err := d.Run("ipvsadm", args...); err != nil {
-			return nil, nil, skipped(err)
-		}
-	}
-	// IPVS takes what is for the host: unlike sluice and nftables it needs the address.
-	if err := d.AddVIP(vip); err != nil {
-		return nil, nil, err
-	}
-	return nil, func() error { return nil }, kernelForwards(n, c)
-}
-
 // skipped marks the reason for which this machine cannot have a subject.
 func skipped(reason error) error { return fmt.Errorf("%w: %w", bench.ErrUnavailable, reason) }
-
-// kernelForwards has the director's kernel forward packets, on the CPU that a
-// worker would have: else it would do that where the generator is.
-func kernelForwards(n *testnet.Network, c *Config) error {
-	d := n.In(director)
-	if err := d.Sysctl("net.ipv4.ip_forward", "1"); err != nil {
-		return err
-	}
-	for _, dev := range []string{front, back} {
-		// A veth takes XDP frames from its peer only if it has NAPI.
-		if _, err := d.Run("ethtool", "-K", dev, "gro", "on"); err != nil {
-			return err
-		}
-	}
-	// The namespace's own /sys is seen after mounting it; RPS takes a mask of CPUs.
-	script := fmt.Sprintf("mount -t sysfs sysfs /sys && echo %s > /sys/class/net/%s/queues/rx-0/rps_cpus", cpuMask(c.CPUs.Worker), front)
-	_, err := d.Run("unshare", "--mount", "sh", "-c", script)
-	return err
-}
-
-// cpuMask writes a set of one CPU as /sys has it: words of 32 bits in
-// hexadecimal, the highest first.
-func cpuMask(id int) string {
-	mask := fmt.Sprintf("%x", 1<<(id%32))
-	for range id / 32 {
-		mask += ",00000000"
-	}
-	return mask
-}
 
 // conntrackMax is how many connections all network namespaces together may
 // track. Only the host's own can set it.

@@ -164,11 +164,3 @@ func TestConnsRatios(t *testing.T) {
 		t.Errorf("%+v", ratios)
 	}
 }
-
-func TestCPUMask(t *testing.T) {
-	for id, want := range map[int]string{0: "1", 2: "4", 31: "80000000", 32: "1,00000000", 69: "20,00000000,00000000"} {
-		if got := cpuMask(id); got != want {
-			t.Errorf("CPU %d is %s, want %s", id, got, want)
-		}
-	}
-}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // tick is the unit of CPU times in /proc, USER_HZ being 100 on every
@@ -61,10 +63,18 @@ func cpuTime(stat, name string, field int) (time.Duration, error) {
 	return 0, fmt.Errorf("/proc/stat has no line of %s", name)
 }
 
-// readWaiting returns how long the threads of a process have been ready to run
-// without a CPU: what others took from them.
-func readWaiting(pid int) (sum time.Duration, err error) {
-	names, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+// waiting is readWaiting of the process; there may be none.
+func (p *process) waiting(worker int) (time.Duration, error) {
+	if p == nil {
+		return 0, nil
+	}
+	return readWaiting(p.pid, worker)
+}
+
+// readWaiting returns how long those threads of a process that run on the worker's
+// CPU alone have been ready to run without it: what others took from them.
+func readWaiting(pid, worker int) (sum time.Duration, err error) {
+	names, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 	if err == nil && len(names) == 0 {
 		err = os.ErrNotExist
 	}
@@ -72,17 +82,28 @@ func readWaiting(pid int) (sum time.Duration, err error) {
 		return 0, fmt.Errorf("threads of process %d: %w", pid, err)
 	}
 	for _, name := range names {
-		text, err := os.ReadFile(name)
-		if errors.Is(err, os.ErrNotExist) {
+		status, err := os.ReadFile(name + "/status")
+		if err == nil && allowedCPUs(string(status)) != strconv.Itoa(worker) {
+			continue
+		}
+		schedstat, statErr := os.ReadFile(name + "/schedstat")
+		if err = errors.Join(err, statErr); errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 			continue // the thread has ended
 		}
-		waiting, parseErr := parseWaiting(string(text))
+		waiting, parseErr := parseWaiting(string(schedstat))
 		if err = errors.Join(err, parseErr); err != nil {
 			return 0, fmt.Errorf("%s: %w", name, err)
 		}
 		sum += waiting
 	}
 	return sum, nil
+}
+
+// allowedCPUs returns the list of CPUs in a thread's status, proc(5).
+func allowedCPUs(status string) string {
+	_, rest, _ := strings.Cut(status, "Cpus_allowed_list:")
+	list, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(list)
 }
 
 // parseWaiting reads the second number of schedstat (Documentation/scheduler/

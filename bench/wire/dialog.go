@@ -91,7 +91,7 @@ func (d *dialog) attach(in string, program *ebpf.Program) error {
 // open has the kernel begin n connections or look so often for a slot, on the
 // calling thread, in the client's namespace. A signal ends it early: unix.EINTR.
 func (d *dialog) open(n uint32) error {
-	if err := runLive(d.objects.Open.FD(), d.frame, n); err != nil {
+	if err := runLive(d.objects.Open.FD(), d.frame, n, manyAtOnce); err != nil {
 		return fmt.Errorf("open connections by BPF_PROG_TEST_RUN (Linux 5.18 or later): %w", err)
 	}
 	return nil

@@ -137,7 +137,7 @@ func (f *flood) measure(ctx context.Context, c *Config) (samples []bench.Sample,
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	p, err := startSluice("tcp")(ctx, n, c, dir)
+	p, err := startSluice("tcp", "nat", rport)(ctx, n, c, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func TestBeside(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &Config{CPUs: cpus(t), Duration: 50 * time.Millisecond}
-	p, err := kernel(t.Context(), n, c, t.TempDir())
+	p, err := startForward(inline)(t.Context(), n, c, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,19 +16,30 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	liveProgGenerate  = "generate"
-	liveProgSink      = "sink"
-	liveVarFirstPort  = "first_port"
-	liveVarFlow       = "flow"
-	liveVarFlows      = "flows"
-	liveVarGenerated  = "generated"
-	liveVarOutIfindex = "out_ifindex"
-	liveVarPacket     = "packet"
-	liveVarPacketSum  = "packet_sum"
-	liveVarReceived   = "received"
-	liveVarUnwanted   = "unwanted"
-	liveVarWantAddr   = "want_addr"
-	liveVarWantPort   = "want_port"
+	liveProgAnswers      = "answers"
+	liveProgGenerate     = "generate"
+	liveProgReflect      = "reflect"
+	liveProgSink         = "sink"
+	liveVarAnswerIfindex = "answer_ifindex"
+	liveVarAnswered      = "answered"
+	liveVarDelays        = "delays"
+	liveVarDue           = "due"
+	liveVarFirstPort     = "first_port"
+	liveVarFlow          = "flow"
+	liveVarFlows         = "flows"
+	liveVarGenerated     = "generated"
+	liveVarInterval      = "interval"
+	liveVarLongest       = "longest"
+	liveVarOutIfindex    = "out_ifindex"
+	liveVarPacket        = "packet"
+	liveVarPacketSum     = "packet_sum"
+	liveVarReceived      = "received"
+	liveVarServiceAddr   = "service_addr"
+	liveVarServicePort   = "service_port"
+	liveVarTimed         = "timed"
+	liveVarUnwanted      = "unwanted"
+	liveVarWantAddr      = "want_addr"
+	liveVarWantPort      = "want_port"
 )
 
 // loadLive returns the embedded CollectionSpec for live.
@@ -73,7 +84,9 @@ type liveSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type liveProgramSpecs struct {
+	Answers  *ebpf.ProgramSpec `ebpf:"answers"`
 	Generate *ebpf.ProgramSpec `ebpf:"generate"`
+	Reflect  *ebpf.ProgramSpec `ebpf:"reflect"`
 	Sink     *ebpf.ProgramSpec `ebpf:"sink"`
 }
 
@@ -87,17 +100,26 @@ type liveMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type liveVariableSpecs struct {
-	FirstPort  *ebpf.VariableSpec `ebpf:"first_port"`
-	Flow       *ebpf.VariableSpec `ebpf:"flow"`
-	Flows      *ebpf.VariableSpec `ebpf:"flows"`
-	Generated  *ebpf.VariableSpec `ebpf:"generated"`
-	OutIfindex *ebpf.VariableSpec `ebpf:"out_ifindex"`
-	Packet     *ebpf.VariableSpec `ebpf:"packet"`
-	PacketSum  *ebpf.VariableSpec `ebpf:"packet_sum"`
-	Received   *ebpf.VariableSpec `ebpf:"received"`
-	Unwanted   *ebpf.VariableSpec `ebpf:"unwanted"`
-	WantAddr   *ebpf.VariableSpec `ebpf:"want_addr"`
-	WantPort   *ebpf.VariableSpec `ebpf:"want_port"`
+	AnswerIfindex *ebpf.VariableSpec `ebpf:"answer_ifindex"`
+	Answered      *ebpf.VariableSpec `ebpf:"answered"`
+	Delays        *ebpf.VariableSpec `ebpf:"delays"`
+	Due           *ebpf.VariableSpec `ebpf:"due"`
+	FirstPort     *ebpf.VariableSpec `ebpf:"first_port"`
+	Flow          *ebpf.VariableSpec `ebpf:"flow"`
+	Flows         *ebpf.VariableSpec `ebpf:"flows"`
+	Generated     *ebpf.VariableSpec `ebpf:"generated"`
+	Interval      *ebpf.VariableSpec `ebpf:"interval"`
+	Longest       *ebpf.VariableSpec `ebpf:"longest"`
+	OutIfindex    *ebpf.VariableSpec `ebpf:"out_ifindex"`
+	Packet        *ebpf.VariableSpec `ebpf:"packet"`
+	PacketSum     *ebpf.VariableSpec `ebpf:"packet_sum"`
+	Received      *ebpf.VariableSpec `ebpf:"received"`
+	ServiceAddr   *ebpf.VariableSpec `ebpf:"service_addr"`
+	ServicePort   *ebpf.VariableSpec `ebpf:"service_port"`
+	Timed         *ebpf.VariableSpec `ebpf:"timed"`
+	Unwanted      *ebpf.VariableSpec `ebpf:"unwanted"`
+	WantAddr      *ebpf.VariableSpec `ebpf:"want_addr"`
+	WantPort      *ebpf.VariableSpec `ebpf:"want_port"`
 }
 
 // liveObjects contains all objects after they have been loaded into the kernel.
@@ -130,30 +152,43 @@ func (m *liveMaps) Close() error {
 //
 // It can be passed to loadLiveObjects or ebpf.CollectionSpec.LoadAndAssign.
 type liveVariables struct {
-	FirstPort  *ebpf.Variable `ebpf:"first_port"`
-	Flow       *ebpf.Variable `ebpf:"flow"`
-	Flows      *ebpf.Variable `ebpf:"flows"`
-	Generated  *ebpf.Variable `ebpf:"generated"`
-	OutIfindex *ebpf.Variable `ebpf:"out_ifindex"`
-	Packet     *ebpf.Variable `ebpf:"packet"`
-	PacketSum  *ebpf.Variable `ebpf:"packet_sum"`
-	Received   *ebpf.Variable `ebpf:"received"`
-	Unwanted   *ebpf.Variable `ebpf:"unwanted"`
-	WantAddr   *ebpf.Variable `ebpf:"want_addr"`
-	WantPort   *ebpf.Variable `ebpf:"want_port"`
+	AnswerIfindex *ebpf.Variable `ebpf:"answer_ifindex"`
+	Answered      *ebpf.Variable `ebpf:"answered"`
+	Delays        *ebpf.Variable `ebpf:"delays"`
+	Due           *ebpf.Variable `ebpf:"due"`
+	FirstPort     *ebpf.Variable `ebpf:"first_port"`
+	Flow          *ebpf.Variable `ebpf:"flow"`
+	Flows         *ebpf.Variable `ebpf:"flows"`
+	Generated     *ebpf.Variable `ebpf:"generated"`
+	Interval      *ebpf.Variable `ebpf:"interval"`
+	Longest       *ebpf.Variable `ebpf:"longest"`
+	OutIfindex    *ebpf.Variable `ebpf:"out_ifindex"`
+	Packet        *ebpf.Variable `ebpf:"packet"`
+	PacketSum     *ebpf.Variable `ebpf:"packet_sum"`
+	Received      *ebpf.Variable `ebpf:"received"`
+	ServiceAddr   *ebpf.Variable `ebpf:"service_addr"`
+	ServicePort   *ebpf.Variable `ebpf:"service_port"`
+	Timed         *ebpf.Variable `ebpf:"timed"`
+	Unwanted      *ebpf.Variable `ebpf:"unwanted"`
+	WantAddr      *ebpf.Variable `ebpf:"want_addr"`
+	WantPort      *ebpf.Variable `ebpf:"want_port"`
 }
 
 // livePrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadLiveObjects or ebpf.CollectionSpec.LoadAndAssign.
 type livePrograms struct {
+	Answers  *ebpf.Program `ebpf:"answers"`
 	Generate *ebpf.Program `ebpf:"generate"`
+	Reflect  *ebpf.Program `ebpf:"reflect"`
 	Sink     *ebpf.Program `ebpf:"sink"`
 }
 
 func (p *livePrograms) Close() error {
 	return _LiveClose(
+		p.Answers,
 		p.Generate,
+		p.Reflect,
 		p.Sink,
 	)
 }

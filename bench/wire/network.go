@@ -9,7 +9,8 @@ const (
 
 	front = "front" // the director's interface to the client
 	back  = "back"  // and to the server
-	eth0  = "eth0"  // the others' only one
+	eth0  = "eth0"  // the others' to it
+	eth1  = "eth1"  // and to each other, for answers that go by no director
 
 	clientMAC = "02:00:00:00:01:0a"
 	frontMAC  = "02:00:00:00:01:01"
@@ -24,7 +25,7 @@ const (
 	rport = 5353
 )
 
-// plan is client, director and server in a row.
+// plan is client, director and server in a row, and a way around the director.
 func plan() testnet.Plan {
 	return testnet.Plan{
 		Links: []testnet.Link{
@@ -36,6 +37,7 @@ func plan() testnet.Plan {
 				A: testnet.End{In: director, Name: back, MAC: backMAC, Addrs: []string{"10.0.2.1/24"}},
 				B: testnet.End{In: server, Name: eth0, MAC: serverMAC, Addrs: []string{serverAddr + "/24"}},
 			},
+			{A: testnet.End{In: client, Name: eth1}, B: testnet.End{In: server, Name: eth1}},
 		},
 		Neighbors: []testnet.Neighbor{
 			{In: director, Dev: front, Addr: clientAddr, MAC: clientMAC},

@@ -6,15 +6,11 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
-	"runtime"
-	"sync/atomic"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 
-	"github.com/sluice-lb/sluice/bench"
 	"github.com/sluice-lb/sluice/fastpath/packet"
 	"github.com/sluice-lb/sluice/fastpath/packet/packettest"
 	"github.com/sluice-lb/sluice/internal/testnet"
@@ -23,30 +19,34 @@ import (
 //go:generate go run -modfile=../../tools.mod github.com/cilium/ebpf/cmd/bpf2go -target bpfel live live.bpf.c -- -Wall -Wextra -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
 
 const (
-	// flows is how many clients' ports the packets come from, in turn.
-	flows     = 10_000
-	firstPort = 10_000
-	// payload makes a frame of 60 bytes, Ethernet's shortest without its checksum.
-	payload = 18
-	// liveBatch is how many packets the kernel makes before it sends them.
-	liveBatch = 64
+	firstPort = 10_000 // of the clients'
+	// headers is what of a frame is not UDP's payload, in bytes.
+	headers = packet.EthernetLen + packet.IPv4Len + packet.UDPLen
+	// How many packets the kernel makes before it sends them: many cost less each,
+	// and when it sends at a rate few are sent at their time.
+	manyAtOnce, fewAtOnce = 64, 8
 )
 
-// request is the frame that the client sends from that port.
-func request(sport uint16) []byte {
-	return packettest.Eth(frontMAC, clientMAC).IP4(clientAddr, vip).UDP(sport, vport).Payload(make([]byte, payload)).Bytes()
-}
-
-// traffic is the two ends of the wire: generator and sink.
+// traffic is the ends of the wire: generator and sink.
 type traffic struct {
 	network *testnet.Network
 	objects liveObjects
+	shape   Shape
 	sink    link.Link
+	others  []link.Link
 	frame   []byte
 }
 
-// newTraffic loads the programs; packets to want are counted as arrived.
-func newTraffic(n *testnet.Network, want netip.AddrPort) (*traffic, error) {
+// request is the frame that the client sends from that port.
+func (s Shape) request(sport uint16) []byte {
+	return packettest.Eth(frontMAC, clientMAC).IP4(clientAddr, vip).UDP(sport, vport).Payload(s.payload()).Bytes()
+}
+
+func (s Shape) payload() []byte { return make([]byte, s.Size-headers) }
+
+// newTraffic loads the programs; packets to want are counted as arrived. Answers
+// leave the server by the interface of that name.
+func newTraffic(n *testnet.Network, s Shape, want netip.AddrPort, answers string) (*traffic, error) {
 	spec, err := loadLive()
 	if err != nil {
 		return nil, err
@@ -55,18 +55,26 @@ func newTraffic(n *testnet.Network, want netip.AddrPort) (*traffic, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s of the client: %w", eth0, err)
 	}
-	t := &traffic{network: n, frame: request(0)}
+	back, err := n.In(server).Netlink().LinkByName(answers)
+	if err != nil {
+		return nil, fmt.Errorf("%s of the server: %w", answers, err)
+	}
+	t := &traffic{network: n, shape: s, frame: s.request(0)}
 	template := [liveWords * 8]byte(t.frame)
 	sumAt := packet.EthernetLen + packet.IPv4Len + 6
 	binary.BigEndian.PutUint16(template[sumAt:], 0)
+	bigEndian := func(port uint16) [2]byte { return [2]byte(binary.BigEndian.AppendUint16(nil, port)) }
 	for name, value := range map[string]any{
-		liveVarPacket:     template,
-		liveVarPacketSum:  uint32(^binary.BigEndian.Uint16(t.frame[sumAt:])),
-		liveVarOutIfindex: uint32(out.Attrs().Index),
-		liveVarFirstPort:  uint32(firstPort),
-		liveVarFlows:      uint32(flows),
-		liveVarWantAddr:   want.Addr().As4(),
-		liveVarWantPort:   [2]byte(binary.BigEndian.AppendUint16(nil, want.Port())),
+		liveVarPacket:        template,
+		liveVarPacketSum:     uint32(^binary.BigEndian.Uint16(t.frame[sumAt:])),
+		liveVarOutIfindex:    uint32(out.Attrs().Index),
+		liveVarFirstPort:     uint32(firstPort),
+		liveVarFlows:         uint32(s.Flows),
+		liveVarWantAddr:      want.Addr().As4(),
+		liveVarWantPort:      bigEndian(want.Port()),
+		liveVarServiceAddr:   netip.MustParseAddr(vip).As4(),
+		liveVarServicePort:   bigEndian(vport),
+		liveVarAnswerIfindex: uint32(back.Attrs().Index),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set %s: %w", name, err)
@@ -82,92 +90,125 @@ func newTraffic(n *testnet.Network, want netip.AddrPort) (*traffic, error) {
 const liveWords = 6
 
 // attachSink has packets counted and dropped where they enter that interface.
-func (t *traffic) attachSink(in, dev string) error {
+func (t *traffic) attachSink(in, dev string) (err error) {
+	t.sink, err = t.attach(t.objects.Sink, in, dev)
+	return err
+}
+
+// reflect has the server answer what it had counted and dropped, and the client
+// count the answers at its interface dev.
+func (t *traffic) reflect(dev string) error {
+	l, err := t.attach(t.objects.Answers, client, dev)
+	if err != nil {
+		return err
+	}
+	t.others = append(t.others, l)
+	return t.sink.Update(t.objects.Reflect)
+}
+
+func (t *traffic) attach(p *ebpf.Program, in, dev string) (l link.Link, err error) {
 	ns := t.network.In(in)
 	at, err := ns.Netlink().LinkByName(dev)
 	if err != nil {
-		return fmt.Errorf("%s in %s: %w", dev, in, err)
+		return nil, fmt.Errorf("%s in %s: %w", dev, in, err)
 	}
-	return ns.Do(func() (err error) {
-		t.sink, err = link.AttachXDP(link.XDPOptions{Program: t.objects.Sink, Interface: at.Attrs().Index, Flags: link.XDPDriverMode})
-		if err != nil {
-			err = fmt.Errorf("attach the sink to %s in %s: %w", dev, in, err)
-		}
+	err = ns.Do(func() (err error) {
+		l, err = link.AttachXDP(link.XDPOptions{Program: p, Interface: at.Attrs().Index, Flags: link.XDPDriverMode})
 		return err
 	})
+	if err != nil {
+		return nil, fmt.Errorf("attach %v to %s in %s: %w", p, dev, in, err)
+	}
+	return l, nil
 }
 
-// close detaches and unloads both programs.
+// close detaches and unloads all programs.
 func (t *traffic) close() error {
 	var err error
-	if t.sink != nil {
-		err = t.sink.Close()
+	for _, l := range append(t.others, t.sink) {
+		if l != nil {
+			err = errors.Join(err, l.Close())
+		}
 	}
 	return errors.Join(err, t.objects.Close())
 }
 
 // burst sends n packets from the client.
 func (t *traffic) burst(n uint32) error {
-	return t.network.In(client).Do(func() error { return t.send(n) })
+	return t.network.In(client).Do(func() error { return t.sender(manyAtOnce)(n) })
 }
 
-// send has the kernel make and send n packets, on the calling thread. A signal
-// ends it early: unix.EINTR.
-func (t *traffic) send(n uint32) error {
-	if err := runLive(t.objects.Generate.FD(), t.frame, n); err != nil {
-		return fmt.Errorf("send live frames by BPF_PROG_TEST_RUN (Linux 5.18 or later): %w", err)
+// sender returns a function that has the kernel make and send n packets, on the calling
+// thread. A signal ends it early: unix.EINTR.
+func (t *traffic) sender(atOnce uint32) func(n uint32) error {
+	return func(n uint32) error {
+		if err := runLive(t.objects.Generate.FD(), t.frame, n, atOnce); err != nil {
+			return fmt.Errorf("send live frames by BPF_PROG_TEST_RUN (Linux 5.18 or later): %w", err)
+		}
+		return nil
 	}
-	return nil
 }
 
 // resetFlow has the next packet come from the first port.
 func (t *traffic) resetFlow() error { return t.objects.Flow.Set(uint32(0)) }
 
-// flood sends from the client, on a thread of its own on that CPU, until stop
-// is called; stop returns what went wrong meanwhile. One call of the kernel's
-// sends everything: between two the stream would halt for an RCU grace period.
-func (t *traffic) flood(onCPU int) (stop func() error) {
-	var ended atomic.Bool
-	thread, result := make(chan int, 1), make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		thread <- unix.Gettid()
-		result <- t.network.In(client).Do(func() error {
-			restore, err := bench.Pin(onCPU)
-			if err != nil {
-				return err
-			}
-			defer restore()
-			for !ended.Load() {
-				if err := t.send(math.MaxUint32); err != nil && !errors.Is(err, unix.EINTR) {
-					return err
-				}
-			}
-			return nil
-		})
-	}()
-	id := <-thread
-	return func() error {
-		ended.Store(true)
-		for {
-			// A signal that arrives before the call does not end it: send another.
-			_ = unix.Tgkill(os.Getpid(), id, unix.SIGURG) // the runtime's own; it expects spurious ones
-			select {
-			case err := <-result:
-				return err
-			case <-time.After(10 * time.Millisecond):
-			}
+// Intervals of live.bpf.c.
+const (
+	noInterval     = 0              // as many as can be made, and they bear no time
+	paused         = math.MaxUint64 // none
+	ticksPerSecond = 1e9 * 1024
+	leastRate      = 1000 // packets/s
+)
+
+// pace has packets leave at a rate, in packets/s; 0: none.
+func (t *traffic) pace(rate float64) error {
+	interval := uint64(paused)
+	if rate > 0 {
+		interval = uint64(ticksPerSecond / rate)
+	}
+	return t.objects.Interval.Set(interval)
+}
+
+// flood sends from the client as many packets as can be made: see repeat.
+func (t *traffic) flood(onCPU int) (stop func() error, err error) {
+	if err := t.objects.Interval.Set(uint64(noInterval)); err != nil {
+		return nil, err
+	}
+	return repeat(t.network, onCPU, t.sender(manyAtOnce)), nil
+}
+
+// paced sends from the client when and as pace says, once it has begun: see repeat.
+func (t *traffic) paced(onCPU int) (stop func() error, err error) {
+	before, err := t.counts()
+	if err != nil {
+		return nil, err
+	}
+	if err := t.pace(leastRate); err != nil {
+		return nil, err
+	}
+	end := repeat(t.network, onCPU, t.sender(fewAtOnce))
+	stop = func() error { return errors.Join(end(), t.objects.Interval.Set(uint64(noInterval))) }
+	for deadline := time.Now().Add(startTime); ; time.Sleep(time.Millisecond) {
+		now, err := t.counts()
+		switch {
+		case err == nil && now.generated > before.generated:
+			return stop, t.pace(0)
+		case err == nil && time.Now().After(deadline):
+			err = errors.New("the generator makes no packet")
+		}
+		if err != nil {
+			return nil, errors.Join(err, stop())
 		}
 	}
 }
 
 // counts is what the programs have counted.
-type counts struct{ generated, received, unwanted uint64 }
+type counts struct{ generated, received, unwanted, answered uint64 }
 
 func (t *traffic) counts() (c counts, err error) {
 	return c, errors.Join(
 		t.objects.Generated.Get(&c.generated),
 		t.objects.Received.Get(&c.received),
-		t.objects.Unwanted.Get(&c.unwanted))
+		t.objects.Unwanted.Get(&c.unwanted),
+		t.objects.Answered.Get(&c.answered))
 }

@@ -1,5 +1,5 @@
 // Package wire measures whole directors: client, director and server in
-// network namespaces, joined by veth, the director on AF_XDP.
+// network namespaces, joined by veth, the director on AF_XDP or the kernel itself.
 //
 // The kernel itself sends, by BPF_PROG_TEST_RUN with live frames, and an XDP
 // program at the server counts and drops: neither end costs what a socket
@@ -9,26 +9,11 @@ package wire
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/sluice-lb/sluice/bench"
 )
-
-// Scenario is the name of what is measured: UDP packets of 60 bytes, in IPv4,
-// of 10 000 clients' ports, as many as the generator can send.
-const Scenario = "wire/nat/v4/10k/60B/flood"
-
-// Scenarios are the names of all that is measured.
-func Scenarios() []string {
-	all := []string{Scenario}
-	for _, f := range floods {
-		all = append(all, FloodScenario+f.name)
-	}
-	for _, how := range allConns {
-		all = append(all, ConnsScenario+how.name)
-	}
-	return all
-}
 
 // Config is what a measurement needs to know.
 type Config struct {
@@ -36,33 +21,77 @@ type Config struct {
 	Duration time.Duration // of counting, a run
 	Sluice   string        // path of the binary
 	Testpmd  string        // path or name of DPDK's
+	L2fwd    string        // path or name of bench/peers'
 }
 
-// Cases returns a Case for each subject: sluice, DPDK's testpmd, and the
-// generator alone, which is what the others can at most receive; and of sluice
-// one for each flood.
-func Cases(c Config) (cases []bench.Case) {
-	for _, s := range subjects() {
-		cases = append(cases, bench.Case{Scenario: Scenario, Subject: s.name, Measure: func(ctx context.Context) ([]bench.Sample, error) {
-			return s.measure(ctx, &c)
-		}})
+// others returns the Case for each subject of a scenario that is no load, nil if
+// there is no such scenario.
+func others(c Config, name string) (cases []bench.Case) {
+	for _, of := range append(floodCases(c), connsCases(c)...) {
+		if of.Scenario == name {
+			cases = append(cases, of)
+		}
 	}
-	return append(append(cases, floodCases(c)...), connsCases(c)...)
+	return cases
 }
 
-// Ratios compares sluice with testpmd, run by run.
-func Ratios(all []bench.Series) []bench.Series {
-	return append(connsRatios(all),
-		bench.Ratio(all, Scenario, "received", Sluice, Testpmd),
-		bench.Ratio(all, Scenario, "CPU time", Sluice, Testpmd),
-	)
+// Check says what is wrong with a scenario's name.
+func Check(name string) error {
+	if others(Config{}, name) != nil {
+		return nil
+	}
+	_, err := Parse(name)
+	return err
 }
 
-// Names of subjects.
-const (
-	Sluice    = "sluice"
-	Conntrack = "nftables-dnat" // the kernel's, with conntrack
-	IPVS      = "ipvs"          // the kernel's
-	Testpmd   = "dpdk-testpmd"
-	Generator = "generator" // alone: what the others can at most receive
-)
+// Cases returns what measures the scenarios of those names, of each subject. Loads of
+// one shape are one Case's.
+func Cases(c Config, names []string) (cases []bench.Case, err error) {
+	var shapes []Shape
+	loads := map[Shape][]Scenario{}
+	var rest []bench.Case
+	for _, name := range names {
+		if of := others(c, name); of != nil {
+			rest = append(rest, of...)
+			continue
+		}
+		s, err := Parse(name)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(shapes, s.Shape) {
+			shapes = append(shapes, s.Shape)
+		}
+		loads[s.Shape] = append(loads[s.Shape], s)
+	}
+	for _, shape := range shapes {
+		for _, s := range subjects() {
+			cases = append(cases, bench.Case{Scenario: "wire/*/" + shape.String(), Subject: s.name, Measure: func(ctx context.Context) ([]bench.Sample, error) {
+				return s.measure(ctx, &c, loads[shape])
+			}})
+		}
+	}
+	return append(cases, rest...), nil
+}
+
+// Ratios compares sluice with the others, run by run, wherever both were measured.
+func Ratios(all []bench.Series) (ratios []bench.Series) {
+	seen := map[string]bool{}
+	for i := range all {
+		name := all[i].Scenario
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		for _, metric := range []string{"highest rate", "received", "CPU time", "one way p99.9", "and back p99.9"} {
+			for _, to := range []string{L2fwd, Testpmd, NftDNAT, NftDNATThreaded, Forward, ForwardThreaded, IPVSNAT} {
+				ratios = append(ratios, bench.Ratio(all, name, metric, SluiceNAT, to))
+			}
+			for _, to := range []string{NftDR, NftDRThreaded, IPVSDR} {
+				ratios = append(ratios, bench.Ratio(all, name, metric, SluiceDR, to))
+			}
+			ratios = append(ratios, bench.Ratio(all, name, metric, SluiceIPIP, IPVSIPIP))
+		}
+	}
+	return slices.DeleteFunc(append(ratios, connsRatios(all)...), func(s bench.Series) bool { return len(s.Values) == 0 })
+}

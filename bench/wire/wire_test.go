@@ -46,59 +46,75 @@ func needLive(t *testing.T) {
 	}
 }
 
-// kernel is a forwarder that every machine has: the kernel's own, with a
-// process that only waits.
-func kernel(ctx context.Context, n *testnet.Network, c *Config, dir string) (*process, error) {
-	d := n.In(director)
-	if err := d.Sysctl("net.ipv4.ip_forward", "1"); err != nil {
-		return nil, err
-	}
-	if err := d.AddRoute(vip+"/32", serverAddr, back); err != nil {
-		return nil, err
-	}
-	// A veth takes XDP frames from its peer only if it has NAPI.
-	if _, err := d.Run("ethtool", "-K", front, "gro", "on"); err != nil {
-		return nil, err
-	}
-	return startProcess(ctx, n, &c.CPUs, dir, "ready in "+dir, "sh", "-c", "echo ready in $RUNTIME_DIRECTORY; exec sleep 60")
-}
-
 // idle forwards nothing.
 func idle(ctx context.Context, n *testnet.Network, c *Config, dir string) (*process, error) {
 	return startProcess(ctx, n, &c.CPUs, dir, "ready", "sh", "-c", "echo ready; exec sleep 60")
 }
 
-// forwarded returns what the kernel makes of a request: a TTL less.
-func forwarded(ttl uint8) func(uint16) []byte {
-	return func(sport uint16) []byte {
-		return packettest.Eth(serverMAC, backMAC).IP4(clientAddr, vip).TTL(ttl).UDP(sport, vport).Payload(make([]byte, payload)).Bytes()
+// small is what tests send.
+var small = Shape{Flows: 300, Size: 60}
+
+// named returns the subject of that name.
+func named(t *testing.T, name string) *subject {
+	t.Helper()
+	for _, s := range subjects() {
+		if s.name == name {
+			if s.lacks != nil {
+				if err := s.lacks(&Config{}); err != nil {
+					t.Skipf("%s: %v", name, err)
+				}
+			}
+			return &s
+		}
 	}
+	t.Fatalf("no subject %s", name)
+	return nil
 }
 
-// The whole of a run, with the kernel as the forwarder: packets are made,
-// checked, counted, and none is counted that was not made.
+// The whole of a run: packets are made, checked, counted, timed there and back, and
+// none is counted that was not made. Who forwards is the kernel, as every machine has it.
 func TestMeasure(t *testing.T) {
 	needLive(t)
-	c := &Config{CPUs: cpus(t), Duration: 100 * time.Millisecond}
-	toVIP := netip.MustParseAddrPort("10.0.1.100:53")
+	c := &Config{CPUs: cpus(t), Duration: 50 * time.Millisecond}
+	scenario := func(k Kind, load int) Scenario { return Scenario{Kind: k, Shape: small, Load: load} }
+	loads := []Scenario{scenario(Full, 0), scenario(Fixed, 1000), scenario(Latency, 10)}
 	for _, s := range []struct {
-		subject
-		metrics int
+		name     string
+		want     []Scenario
+		measured []Scenario
 	}{
-		{subject{name: "kernel", start: kernel, want: toVIP, forwarded: forwarded(63)}, 8},
-		{subject{name: "generator", want: toVIP}, 2},
+		{Forward, loads, loads},
+		{ForwardThreaded, loads[1:2], loads[1:2]},
+		{NftDNAT, loads[2:], loads[2:]},
+		{NftDR, loads[2:], loads[2:]},
+		{Generator, loads, loads[:1]},
 	} {
 		t.Run(s.name, func(t *testing.T) {
-			samples, err := s.measure(t.Context(), c)
+			samples, err := named(t, s.name).measure(t.Context(), c, s.want)
 			if err != nil {
 				t.Fatal(err)
 			}
-			value := map[string]float64{}
+			value := map[string]map[string]float64{}
 			for _, m := range samples {
-				value[m.Metric] = m.Value
+				if value[m.Scenario] == nil {
+					value[m.Scenario] = map[string]float64{}
+				}
+				value[m.Scenario][m.Metric] = m.Value
 			}
-			if value["received"] <= 0 || value["generated"] <= 0 || value["loss"] < 0 || value["loss"] > 100 || len(value) != s.metrics {
-				t.Errorf("samples %v", value)
+			for _, want := range s.measured {
+				got := value[want.String()]
+				if want.Kind == Latency {
+					for _, way := range []string{"one way", "and back"} {
+						if p50, most := got[way+" p50"], got[way+" max"]; p50 <= 0 || most < p50 {
+							t.Errorf("%v, %s: p50 %v µs, longest %v", want, way, p50, most)
+						}
+					}
+				} else if got["received"] <= 0 || got["generated"] <= 0 || got["loss"] < 0 || got["loss"] > 100 {
+					t.Errorf("%v: %v", want, got)
+				}
+			}
+			if len(value) != len(s.measured) {
+				t.Errorf("measured %v, want %v", value, s.measured)
 			}
 		})
 	}
@@ -109,23 +125,44 @@ func TestWrongForwardersAreFound(t *testing.T) {
 	needLive(t)
 	c := &Config{CPUs: cpus(t), Duration: time.Millisecond}
 	toVIP := netip.MustParseAddrPort("10.0.1.100:53")
+	kernel := startForward(inline)
 	for _, s := range []struct {
 		subject
 		want string
 	}{
-		{subject{name: "forwards nothing", start: idle, want: toVIP, forwarded: forwarded(63)}, "256 of 256 packets did not arrive"},
-		{subject{name: "forwards another packet", start: kernel, want: toVIP, forwarded: forwarded(64)}, "forwards wrongly: "},
-		{subject{name: "forwards to another place", start: kernel, want: netip.MustParseAddrPort("10.0.2.10:53"), forwarded: forwarded(63)}, "with another destination"},
+		{subject{name: "forwards nothing", start: idle, want: toVIP, forwarded: forwardedL3}, "256 of 256 packets did not arrive"},
+		{subject{name: "forwards another packet", start: kernel, want: toVIP, forwarded: forwardedL2}, "forwards wrongly: "},
+		{subject{name: "forwards in no tunnel", start: kernel, want: toVIP, forwarded: forwardedIPIP}, "forwards wrongly: "},
+		{subject{name: "forwards to another place", start: kernel, want: netip.MustParseAddrPort("10.0.2.10:53"), forwarded: forwardedL3}, "with another destination"},
 		{subject{name: "is not there", want: toVIP, start: func(ctx context.Context, n *testnet.Network, c *Config, dir string) (*process, error) {
 			return startProcess(ctx, n, &c.CPUs, dir, "ready", "sh", "-c", "echo no such NIC; exit 1")
 		}}, "it ended; its last lines:\nno such NIC"},
 	} {
 		t.Run(s.name, func(t *testing.T) {
-			samples, err := s.measure(t.Context(), c)
+			samples, err := s.measure(t.Context(), c, []Scenario{{Kind: Full, Shape: small}})
 			if err == nil || !strings.Contains(err.Error(), s.want) {
 				t.Errorf("measured %v, error %v; want an error with %q", samples, err, s.want)
 			}
 		})
+	}
+}
+
+// Of an outer header of IPIP nothing is overlooked but what is the forwarder's choice.
+func TestJudged(t *testing.T) {
+	frame := func(id uint16, ttl uint8, sport uint16) []byte {
+		inner := packettest.Eth(serverMAC, backMAC).IP4(clientAddr, vip).UDP(sport, vport)
+		return packettest.Eth(serverMAC, backMAC).IP4("10.0.2.1", serverAddr).ID(id).TTL(ttl).Encap(inner).Bytes()
+	}
+	right := frame(1, 63, 5)
+	if judged(right) != judged(frame(2, 63, 5)) {
+		t.Error("another identification is another packet")
+	}
+	spoilt := frame(1, 63, 5)
+	spoilt[24] ^= 1
+	for what, other := range map[string][]byte{"TTL": frame(1, 62, 5), "inner port": frame(1, 63, 6), "outer checksum": spoilt} {
+		if judged(right) == judged(other) {
+			t.Errorf("another %s is the same packet", what)
+		}
 	}
 }
 
@@ -167,21 +204,24 @@ func TestParseWaiting(t *testing.T) {
 			t.Errorf("%q is %v", bad, got)
 		}
 	}
-	if _, err := readWaiting(os.Getpid()); err != nil {
+	if _, err := readWaiting(os.Getpid(), 0); err != nil {
 		t.Errorf("this process: %v", err)
 	}
-	if _, err := readWaiting(1 << 30); err == nil {
+	if _, err := readWaiting(1<<30, 0); err == nil {
 		t.Error("a process that is not there has waited")
+	}
+	if got := allowedCPUs("Cpus_allowed:\tf\nCpus_allowed_list:\t0-3\nMems_allowed:\t1\n"); got != "0-3" {
+		t.Errorf("allowed %q, want 0-3", got)
 	}
 }
 
 // What is reported follows from two readings.
 func TestSince(t *testing.T) {
 	began := time.Now()
-	before := reading{began, counts{1000, 100, 3}, cpuTimes{0, 0, time.Second}, time.Hour}
+	before := reading{began, counts{1000, 100, 3, 0}, cpuTimes{0, 0, time.Second}, time.Hour}
 	after := reading{
 		began.Add(2 * time.Second),
-		counts{5000, 3100, 3},
+		counts{5000, 3100, 3, 0},
 		cpuTimes{300 * time.Millisecond, 600 * time.Millisecond, 1900 * time.Millisecond},
 		time.Hour + time.Second,
 	}
@@ -207,16 +247,19 @@ func TestSince(t *testing.T) {
 	}
 }
 
-// The ratio is of received packets and of CPU time, by run.
+// Ratios are by run, of what both were measured in.
 func TestRatios(t *testing.T) {
 	var all []bench.Series
-	for subject, by := range map[string]float64{Sluice: 1, Testpmd: 2} {
-		for _, metric := range []string{"received", "CPU time"} {
-			all = append(all, bench.Series{Scenario: Scenario, Subject: subject, Metric: metric, Values: []float64{by, 3 * by}})
-		}
+	add := func(scenario, subject, metric string, values ...float64) {
+		all = append(all, bench.Series{Scenario: scenario, Subject: subject, Metric: metric, Values: values})
 	}
-	ratios := Ratios(all)
-	if len(ratios) != 2 || !slices.Equal(ratios[0].Values, []float64{0.5, 0.5}) || !slices.Equal(ratios[1].Values, []float64{0.5, 0.5}) {
-		t.Errorf("%+v", ratios)
+	add("wire/rate/v4/1k/60B", SluiceNAT, "CPU time", 1, 3)
+	add("wire/rate/v4/1k/60B", NftDNAT, "CPU time", 2, 4)
+	add("wire/latency/v4/1k/60B/50", SluiceDR, "one way p99.9", 6)
+	add("wire/latency/v4/1k/60B/50", NftDR, "one way p99.9", 3)
+	add("wire/latency/v4/1k/60B/50", SluiceNAT, "one way p50", 3)
+	got := Ratios(all)
+	if len(got) != 2 || !slices.Equal(got[0].Values, []float64{0.5, 0.75}) || got[0].Subject != "sluice-nat / nft-dnat" || !slices.Equal(got[1].Values, []float64{2}) {
+		t.Errorf("%+v", got)
 	}
 }

@@ -35,6 +35,7 @@ type benchOptions struct {
 	json      bool
 	benchstat string
 	testpmd   string
+	l2fwd     string
 	svg       string   // folder
 	harnesses []string // engine, wire
 }
@@ -90,6 +91,7 @@ func (o *benchOptions) addFlags(c *cobra.Command) {
 	f.StringVar(&o.benchstat, "benchstat", "", "also write each run to `FILE`, as benchstat reads it")
 	f.StringVar(&o.testpmd, "testpmd", "dpdk-testpmd", "DPDK's testpmd, to compare with on the wire")
 	f.StringVar(&o.svg, "svg", "", "also draw what was measured, as SVG files in `DIR`")
+	f.StringVar(&o.l2fwd, "l2fwd", "bench/peers/l2fwd", "the forwarder in C of bench/peers, to compare with on the wire")
 }
 
 // run is the whole of sluice bench.
@@ -154,6 +156,17 @@ func (o *benchOptions) wants(harness string) (func(name string) bool, error) {
 	}, nil
 }
 
+// scenarios says how many of the files' are wanted.
+func (o *benchOptions) scenarios() scenarios.Length {
+	switch {
+	case o.short:
+		return scenarios.Short
+	case o.full:
+		return scenarios.Full
+	}
+	return scenarios.Usual
+}
+
 // engineScenarios are those of the files that a pattern matches, and those that
 // are named in full.
 func (o *benchOptions) engineScenarios() ([]engine.Scenario, error) {
@@ -165,14 +178,7 @@ func (o *benchOptions) engineScenarios() ([]engine.Scenario, error) {
 	if err != nil {
 		return nil, err
 	}
-	length := scenarios.Usual
-	switch {
-	case o.short:
-		length = scenarios.Short
-	case o.full:
-		length = scenarios.Full
-	}
-	all, err := scenarios.Engine(files, length)
+	all, err := scenarios.Engine(files, o.scenarios())
 	if err != nil {
 		return nil, err
 	}
@@ -208,13 +214,28 @@ func (o *benchOptions) soaks() (all []engine.Soak, err error) {
 	return all, nil
 }
 
-// wireScenarios are those that a pattern matches.
-func (o *benchOptions) wireScenarios() (all []string, err error) {
+// wireScenarios are those of the files that a pattern matches, and those that are
+// named in full.
+func (o *benchOptions) wireScenarios() ([]string, error) {
 	wants, err := o.wants("wire")
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(wire.Scenarios(), func(s string) bool { return !wants(s) }), nil
+	files, err := scenarios.Load()
+	if err != nil {
+		return nil, err
+	}
+	all, err := scenarios.Wire(files, o.scenarios())
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(s string) bool { return !wants(s) })
+	for _, p := range o.patterns {
+		if wire.Check(p) == nil && slices.Contains(o.harnesses, "wire") && !slices.Contains(all, p) {
+			all = append(all, p)
+		}
+	}
+	return all, nil
 }
 
 // measure runs what is asked for and writes the results to out, whatever
@@ -284,11 +305,13 @@ func (o *benchOptions) measureWire(ctx context.Context, all []string, cpus bench
 	if err != nil {
 		return nil, err
 	}
-	if err := bench.PinProcess(cpus.Rest...); err != nil {
+	if err := cpu.PinProcess(cpus.Rest...); err != nil {
 		return nil, err
 	}
-	cases := wire.Cases(wire.Config{CPUs: cpus, Duration: o.length, Sluice: self, Testpmd: o.testpmd})
-	cases = slices.DeleteFunc(cases, func(c bench.Case) bool { return !slices.Contains(all, c.Scenario) })
+	cases, err := wire.Cases(wire.Config{CPUs: cpus, Duration: o.length, Sluice: self, Testpmd: o.testpmd, L2fwd: o.l2fwd}, all)
+	if err != nil {
+		return nil, err
+	}
 	series, err := bench.Run(ctx, cases, o.runs, report)
 	return append(series, wire.Ratios(series)...), err
 }

@@ -31,9 +31,9 @@ func TestBenchList(t *testing.T) {
 		has   []string
 		hasNo string
 	}{
-		{"everything", nil, []string{"engine/nat-in/v4/64k/steady/1", "wire/nat/v4/10k/60B/flood"}, ""},
+		{"everything", nil, []string{"engine/nat-in/v4/64k/steady/1", "wire/full/v4/10k/60B"}, ""},
 		{"one harness", []string{"engine"}, []string{"engine/gue/v6/1M/steady/1"}, "wire"},
-		{"the other", []string{"wire"}, []string{"wire/nat/v4/10k/60B/flood", "wire/flood/icmp-errors"}, "engine"},
+		{"the other", []string{"wire"}, []string{"wire/full/v4/10k/60B", "wire/flood/icmp-errors"}, "engine"},
 		{"connections", []string{"wire", "conns"}, []string{"wire/conns/syn", "wire/conns/open-1B-close"}, "flood"},
 		{"a flood", []string{"wire", "wire/flood"}, []string{"wire/flood/icmp-errors"}, "nat"},
 		{"a pattern", []string{"engine", "dr/v6/1M"}, []string{"engine/dr/v6/1M/steady/1"}, "v4"},
