@@ -75,7 +75,7 @@ func TestWireFiles(t *testing.T) {
 	}
 	for _, name := range []string{
 		"wire/full/v4/10k/60B", "wire/rate/v4/10k/60B", "wire/latency/v4/10k/60B/10", "wire/latency/v4/10k/60B/50", "wire/latency/v4/10k/60B/90",
-		"wire/conns/syn", "wire/conns/open-1B-close", "wire/flood/icmp-errors",
+		"wire/conns/syn", "wire/conns/open-1B-close", "wire/flood/icmp-errors", "wire/reload/100",
 	} {
 		if !slices.Contains(all, name) {
 			t.Errorf("no file has %s", name)

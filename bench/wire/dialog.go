@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -26,7 +25,6 @@ const (
 
 // dialog is TCP clients and a server, as XDP programs.
 type dialog struct {
-	network *testnet.Network
 	objects dialogObjects
 	links   []link.Link
 	frame   []byte
@@ -43,18 +41,17 @@ func newDialog(n *testnet.Network, synOnly bool) (d *dialog, err error) {
 		return nil, fmt.Errorf("%s of the client: %w", eth0, err)
 	}
 	frame := packettest.Eth(frontMAC, clientMAC).IP4(firstClient, vip).TCP(0, vport, packettest.SYN).Bytes()
-	d = &dialog{network: n, frame: append(frame, make([]byte, dialogFrame-len(frame))...)}
-	word := func(addr string) [4]byte { return netip.MustParseAddr(addr).As4() }
+	d = &dialog{frame: append(frame, make([]byte, dialogFrame-len(frame))...)}
 	port := func(p uint16) [2]byte { return [2]byte(binary.BigEndian.AppendUint16(nil, p)) }
-	first := word(firstClient)
+	first := addr4(firstClient)
 	for name, value := range map[string]any{
 		dialogVarSyn:         [dialogWords * 8]byte(d.frame),
 		dialogVarOutIfindex:  uint32(out.Attrs().Index),
 		dialogVarFirstClient: binary.BigEndian.Uint32(first[:]),
 		dialogVarConnections: uint32(connections),
-		dialogVarVirtualAddr: word(vip),
+		dialogVarVirtualAddr: addr4(vip),
 		dialogVarVirtualPort: port(vport),
-		dialogVarServerAddr:  word(serverAddr),
+		dialogVarServerAddr:  addr4(serverAddr),
 		dialogVarServerPort:  port(rport),
 		dialogVarSynOnly:     synOnly,
 	} {
@@ -65,27 +62,14 @@ func newDialog(n *testnet.Network, synOnly bool) (d *dialog, err error) {
 	if err := spec.LoadAndAssign(&d.objects, nil); err != nil {
 		return nil, fmt.Errorf("load the programs of client and server: %w", err)
 	}
-	if err := errors.Join(d.attach(client, d.objects.Client), d.attach(server, d.objects.Server)); err != nil {
-		return nil, errors.Join(err, d.close())
-	}
-	return d, nil
-}
-
-// attach has a program see what arrives at a host.
-func (d *dialog) attach(in string, program *ebpf.Program) error {
-	ns := d.network.In(in)
-	at, err := ns.Netlink().LinkByName(eth0)
-	if err != nil {
-		return fmt.Errorf("%s in %s: %w", eth0, in, err)
-	}
-	return ns.Do(func() error {
-		l, err := link.AttachXDP(link.XDPOptions{Program: program, Interface: at.Attrs().Index, Flags: link.XDPDriverMode})
+	for in, program := range map[string]*ebpf.Program{client: d.objects.Client, server: d.objects.Server} {
+		l, err := attachXDP(n, in, program)
 		if err != nil {
-			return fmt.Errorf("attach to %s in %s: %w", eth0, in, err)
+			return nil, errors.Join(err, d.close())
 		}
 		d.links = append(d.links, l)
-		return nil
-	})
+	}
+	return d, nil
 }
 
 // open has the kernel begin n connections or look so often for a slot, on the

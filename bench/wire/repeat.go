@@ -2,17 +2,41 @@ package wire
 
 import (
 	"errors"
+	"fmt"
 	"math"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync/atomic"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-lb/sluice/bench"
 	"github.com/sluice-lb/sluice/internal/testnet"
 )
+
+// addr4 is an IPv4 address in network order.
+func addr4(text string) [4]byte { return netip.MustParseAddr(text).As4() }
+
+// attachXDP has a program see what arrives at a host.
+func attachXDP(n *testnet.Network, in string, program *ebpf.Program) (l link.Link, err error) {
+	ns := n.In(in)
+	at, err := ns.Netlink().LinkByName(eth0)
+	if err != nil {
+		return nil, fmt.Errorf("%s in %s: %w", eth0, in, err)
+	}
+	err = ns.Do(func() (err error) {
+		l, err = link.AttachXDP(link.XDPOptions{Program: program, Interface: at.Attrs().Index, Flags: link.XDPDriverMode})
+		if err != nil {
+			err = fmt.Errorf("attach to %s in %s: %w", eth0, in, err)
+		}
+		return err
+	})
+	return l, err
+}
 
 // repeat has send, one of runLive's, make packets without end from the client,
 // on a thread of its own on that CPU, until stop is called; stop returns what

@@ -27,7 +27,7 @@ type Config struct {
 // others returns the Case for each subject of a scenario that is no load, nil if
 // there is no such scenario.
 func others(c Config, name string) (cases []bench.Case) {
-	for _, of := range append(floodCases(c), connsCases(c)...) {
+	for _, of := range slices.Concat(floodCases(c), connsCases(c), reloadCases(c)) {
 		if of.Scenario == name {
 			cases = append(cases, of)
 		}
