@@ -254,6 +254,7 @@ func (p *player) timers(nanos int64) {
 		}
 		p.now = max(p.now+1, due)
 		p.clock.Set(p.now)
+		p.cause = "timer"
 		p.path.Tick(p.now)
 		p.housekeep()
 		p.turn("timer")

@@ -132,6 +132,7 @@ class Cases(unittest.TestCase):
     def test_quiet(self):
         """Counters are zeroed when the kernel has published them."""
         syn, again = {"inject": "eth0", "pkt": {}}, [{"cmd": "ipvsadm -A -t 1:80 -s rr"}, {"cmd": "ipvsadm -a -t 1:80 -r 2:80 -m"}]
+        gone, later = {"cmd": "ipvsadm -d -t 1:80 -r 2:80"}, {"sleep_ms": 7000}
         for seconds in (0, 1, 7):
             wait = {"sleep_ms": 1000 * seconds}
             for what, steps, timely in (
@@ -140,8 +141,16 @@ class Cases(unittest.TestCase):
                     ("removed and back", [syn, wait, {"cmd": "ipvsadm -D -t 1:80"}] + again, seconds != 1),
                     ("all removed, one back", [syn, wait, {"cmd": "ipvsadm -C"}] + again, seconds != 1),
                     ("another back", [syn, wait, {"cmd": "ipvsadm -D -t 1:81"}] + again, True),
-                    ("a server removed and back", [syn, wait, {"cmd": "ipvsadm -d -t 1:80 -r 2:80"}, again[1]], True)):
+                    ("a server removed and back", [syn, wait, gone, again[1]], True),
+                    ("a server removed, its service later, and both back", [syn, wait, gone, later, {"cmd": "ipvsadm -D -t 1:80"}] + again, seconds != 1),
+                    ("a server removed, all later, and both back", [syn, wait, gone, later, {"cmd": "ipvsadm -C"}] + again, seconds != 1)):
                 self.assertEqual(randcases.is_timely({"steps": steps}), timely, f"{what}, {seconds} s after a packet")
+
+    def test_given_up(self):
+        """A case does not end while it is uncertain whether a datagram was given up."""
+        for seconds, timely in ((20, True), (28, False), (30.5, False), (33, True), (59, False)):
+            case = {"steps": [{"inject": "eth0", "frames": ["00"]}, {"sleep_ms": 1000 * seconds}]}
+            self.assertEqual(randcases.is_timely(case), timely, f"{seconds} s after a fragment")
 
     def test_back_from_the_trash(self):
         """A server comes back when it is certain whether the kernel still knows it."""

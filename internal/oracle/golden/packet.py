@@ -129,6 +129,11 @@ class Reassembly:
         """The whole packet (an IP packet without fragmentation) when p completes it."""
         key = (p.version, bytes(p.src), bytes(p.dst), p.proto if p.version == 4 else 0, p.ident)
         parts = self.parts.setdefault(key, [])
+        again = overlap(parts, p)
+        if again == "in part":  # nothing of such a datagram counts
+            del self.parts[key]
+        if again:
+            return None
         parts.append(p)
         total = max((x.offset + len(x.body) for x in parts if not x.more), default=None)
         if total is None:
@@ -144,13 +149,26 @@ class Reassembly:
         del self.parts[key]
         return whole(first, bytes(data))
 
-
     def forget(self, p):
         for parts in self.parts.values():
             parts[:] = [x for x in parts if x is not p]
 
     def waiting(self):
         return [x for parts in self.parts.values() for x in parts]
+
+
+def overlap(parts, p):
+    """Has what p carries come before, in these parts: "all" of it, in one run of them that came one behind the other, or "in part"?"""
+    runs = []
+    for x in parts:
+        end = x.offset + len(x.body)
+        if runs and x.offset == max(r[1] for r in runs):
+            max(runs, key=lambda r: r[1])[1] = end
+        else:
+            runs.append([x.offset, end])
+    begin, end = p.offset, p.offset + len(p.body)
+    known = [r for r in runs if begin < r[1] and end > r[0]]
+    return None if not known else "all" if known[0][0] <= begin and end <= known[0][1] else "in part"
 
 
 def whole(first, data):
