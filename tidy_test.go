@@ -79,11 +79,11 @@ const (
 var budgeted = []string{"fastpath", "rings", "workers", "lb/conn"}
 
 // atStart are files and folders of these that run before packets flow, or beside
-// them: set-up, the writing side of the next-hop table, the errors that the slow path
+// them: set-up, what follows a change of services or routes, the protocols' tables, the writing side of the next-hop table, the errors that the slow path
 // writes, captures, the kernel's program and its tables, what other goroutines ask
 // workers and sum up, and the checks of a build for tests.
 var atStart = []string{
-	"fastpath/nexthop/builder.go", "fastpath/nexthop/several.go", "fastpath/rewrite/icmperror.go", "lb/conn/memory_unsafe.go", "rings/asavie.go", "rings/limits.go", "rings/members.go", "rings/nic.go", "rings/nic_unsafe.go", "rings/open.go", "rings/owner_check.go",
+	"fastpath/adopt.go", "fastpath/nexthop/builder.go", "fastpath/nexthop/several.go", "fastpath/rewrite/icmperror.go", "lb/conn/memory_unsafe.go", "lb/conn/new.go", "lb/conn/tables.go", "rings/asavie.go", "rings/limits.go", "rings/members.go", "rings/nic.go", "rings/nic_unsafe.go", "rings/open.go", "rings/owner_check.go",
 	"rings/pcapport", "rings/socket.go", "rings/socket_unsafe.go", "rings/xdpprog",
 	"workers/ask.go", "workers/cpu", "workers/setup.go", "workers/totals.go",
 }

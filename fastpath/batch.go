@@ -11,29 +11,33 @@ import (
 // MaxBatch is the most packets that a stage handles at once.
 const MaxBatch = 256
 
-// Packet is one frame on its way through the stages.
+// Packet is one frame on its way through the stages. What the usual packet needs
+// is in its first cache line.
 type Packet struct {
-	rewrite.Frame             // the frame's memory; rewriting may move its start
-	ID            uint32      // the port's name for the frame's chunk
-	Info          packet.Info // what parse found
-	Iface         uint16      // index in the nexthop table of the interface it came in by
-	Out           uint16      // port by which it leaves, when the verdict is Forward
-	Port          uint16      // port it came in by
-	Owner         uint16      // worker that owns it, when the verdict is Handoff; this one: see learn.go
-	MTU           uint16      // that would fit, when the verdict is DropTooBig, or DropTunnelError about that; of the way out, when it is Split
+	rewrite.Frame         // the frame's memory; rewriting may move its start
+	Out           uint16  // port by which it leaves, when the verdict is Forward
+	Port          uint16  // port it came in by
+	Iface         uint16  // index in the nexthop table of the interface it came in by
+	Parts         uint16  // frames received that it stands for; more than 1: fragments
+	Largest       uint32  // of a datagram that was put together: its longest fragment, in bytes of IP; 0: it came in one frame
+	conn          conn.ID // its connection; 0: none
 	Verdict       Verdict
-	Parts         uint16       // frames received that it stands for; more than 1: fragments
-	Largest       uint32       // of a datagram that was put together: its longest fragment, in bytes of IP; 0: it came in one frame
-	Split         bool         // it is to leave in fragments (K-FWD-MTU)
-	Handed        bool         // it came from another worker: never handed on
-	Own           bool         // the host's own stack sent it: an answer of a server that is the director itself (K-FWD-LOCAL)
-	Reply         bool         // it travels from server to client
-	Learn         bool         // its flow is the host's, and may pass without us: the verdict is Pass
-	Hop           *nexthop.Hop // next hop
-	Held                       // what the slow path is told when the verdict is Hold or Split
-	conn          conn.ID      // its connection; 0: none
-	real          uint32       // its server
-	once          bool         // its connection is of this packet alone, in Batch.once (K-CONN-8)
+	plain         bool // of its frame no more than the key was read
+	express       bool // and it is done
+	Reply         bool // it travels from server to client
+	Handed        bool // it came from another worker: never handed on
+	Own           bool // the host's own stack sent it: an answer of a server that is the director itself (K-FWD-LOCAL)
+	Learn         bool // its flow is the host's, and may pass without us: the verdict is Pass
+	Split         bool // it is to leave in fragments (K-FWD-MTU)
+
+	head  *[plainLen]byte // of the frame, while the packet is plain
+	Info  packet.Info     // what parse found
+	Owner uint16          // worker that owns it, when the verdict is Handoff; this one: see learn.go
+	MTU   uint16          // that would fit, when the verdict is DropTooBig, or DropTunnelError about that; of the way out, when it is Split
+	real  uint32          // its server
+	Hop   *nexthop.Hop    // next hop
+	Held                  // what the slow path is told when the verdict is Hold or Split
+	once  bool            // its connection is of this packet alone, in Batch.once (K-CONN-8)
 }
 
 // Held describes a packet that the slow path sends, once its next hop's MAC address
@@ -50,15 +54,18 @@ type Held struct {
 // Batch is up to MaxBatch packets that go through each stage together. Its
 // memory is made once.
 type Batch struct {
-	N    int
 	Pkts [MaxBatch]Packet
+	N    int
 
-	look   int                 // packets that asked for a connection
-	which  [MaxBatch]uint16    // their places in Pkts
-	keys   [MaxBatch]flow.Key  // what they asked for
-	hashes [MaxBatch]uint64    // scratch of the table
-	ids    [MaxBatch]conn.ID   // what they got
-	once   [MaxBatch]conn.Conn // one-packet connections, by place in Pkts
+	look    int                 // packets that asked for a connection
+	whole   int                 // of these whose key is whole
+	express int                 // of these that are done
+	which   [MaxBatch]uint16    // their places in Pkts
+	short   [MaxBatch]flow.Key4 // what they asked for, if they are plain
+	keys    [MaxBatch]flow.Key  // and if not
+	hashes  [MaxBatch]uint64
+	ids     [MaxBatch]conn.ID   // what they may get
+	once    [MaxBatch]conn.Conn // one-packet connections, by place in Pkts
 }
 
 // Next returns the next unused packet of b, cleared but for its memory, or
@@ -70,9 +77,9 @@ func (b *Batch) Next() *Packet {
 	}
 	p := &b.Pkts[b.N]
 	b.N++
-	p.Verdict, p.Handed, p.Own, p.Reply, p.Learn = Forward, false, false, false, false
-	p.Parts, p.Largest, p.Split = 1, 0, false
-	p.conn, p.real, p.once, p.Hop = 0, 0, false, nil
+	p.Parts, p.Largest, p.conn = 1, 0, 0
+	p.Verdict, p.plain, p.express, p.Reply = Forward, false, false, false
+	p.Handed, p.Own, p.Learn, p.Split = false, false, false, false
 	return p
 }
 

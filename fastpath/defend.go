@@ -87,6 +87,9 @@ func (p *Pipeline) setDefence() {
 	}
 	on := func(mode int) bool { return mode == defendAlways || mode != 0 && rate != 0 }
 	d.secure, d.dropping, d.rate = on(s.SecureTCP), on(s.DropEntry), 0
+	if p.kept = &stays[0]; d.secure {
+		p.kept = &stays[1]
+	}
 	switch {
 	case s.DropPacket == defendAlways:
 		d.rate = s.AMDropRate

@@ -13,6 +13,7 @@ import (
 func (r *rig) setMTU(addr string, mtu uint16) {
 	to := flow.FromNetip(netip.MustParseAddr(addr))
 	r.pipe.hops.Lookup(&to).MTU = mtu
+	r.pipe.Routes(r.pipe.hops)
 }
 
 // K-FWD-MTU, as recorded with Linux 6.1: a request that is too big is quoted

@@ -59,7 +59,16 @@ type Pipeline struct {
 	scheds            []sched.Scheduler // by service slot
 	v4, v6            bool              // any service of the family (K-PATH-1)
 	hops              *nexthop.Table
-	realHops          []realHop // by real ID
+	realHops          []realHop       // by real ID
+	lanes             []lane          // by real ID
+	ways              []header        // to clients, as connections note them; the first is none
+	wayOf             []uint16        // by hop ID: its place in ways
+	version           uint32          // of services and routes: lanes of others are made anew
+	rerouted          clock.Ticks     // when routes changed: ways noted until then are void
+	macs              []uint64        // by interface: its MAC, and two bytes of 0 before it, as a little-endian word
+	timeouts          [16]clock.Ticks // by TCP's states
+	kept              *[4][16]uint32  // of stays, as secure_tcp is now
+	timeoutUDP        clock.Ticks
 	now               clock.Ticks
 	tunnelID          uint16    // the last IPv4 ident of an outer header
 	tunnelSeed        flow.Seed // of the source ports of GUE
@@ -88,125 +97,28 @@ type realHop struct {
 	encap   rewrite.Encap
 }
 
-// New returns a Pipeline that has no services and no routes yet: Adopt and
-// Routes give it both before the first Process.
-func New(c Config) *Pipeline {
-	p := &Pipeline{worker: c.Worker, conns: c.Conns, templates: c.Templates, steering: c.Steering, roles: c.Roles, icmp: c.ICMP, room: c.Room, maxLearnt: c.MaxLearnt, helper: c.Helper}
-	p.learnt, p.random, p.tunnelSeed = make(map[flow.Key]struct{}, c.MaxLearnt), c.Random, flow.Seed{c.Random, ^c.Random}
-	p.expireOne, p.expireOneTemplate = p.expire, p.expireTemplate
-	return p
-}
-
-// sweepDelay is for how long connections of a removed server outlive it when
-// expire_nodest_conn is set: what the kernel's work queue takes to get to them.
-const sweepDelay = 2 // ticks
-
-// Adopt makes s the services that the next batch sees. It is called between
-// batches and may allocate: it follows a change by the operator.
-func (p *Pipeline) Adopt(s *lb.Snapshot, now clock.Ticks) {
-	p.now = now
-	for len(p.scheds) < len(s.Services) {
-		p.scheds = append(p.scheds, nil)
-	}
-	p.v4, p.v6 = false, false
-	for slot, svc := range s.Services {
-		p.adoptService(slot, svc)
-	}
-	for len(p.realHops) < len(s.Reals) {
-		p.realHops = append(p.realHops, realHop{})
-	}
-	if s.Sysctl.ExpireNoDestConn != 0 && p.snap != nil && lostServer(p.snap, s) {
-		p.sweep, p.sweepAt = 1, now+sweepDelay
-		p.conns.Remind(p.sweepAt)
-	}
-	var was []lb.Real // whose ways still hold
-	if p.snap != nil && p.snap.Sysctl.PMTUDisc == s.Sysctl.PMTUDisc {
-		was = p.snap.Reals
-	}
-	for i := range s.Reals {
-		if i < len(was) && was[i] == s.Reals[i] {
-			continue
-		}
-		p.realHops[i] = realHop{encap: rewrite.NewEncap(&s.Reals[i], s.Sysctl.PMTUDisc != 0, p.tunnelSeed)}
-	}
-	p.rows = s.Adopt(p.worker, p.snap)
-	p.snap = s
-	p.setDefence()
-}
-
-// lostServer says whether a server was removed between two snapshots.
-func lostServer(was, is *lb.Snapshot) bool {
-	for i := range was.Reals {
-		if was.Reals[i].Available && !is.Reals[i].Available {
-			return true
-		}
-	}
-	return false
-}
-
-// adoptService brings the scheduler of one slot up to date with svc.
-func (p *Pipeline) adoptService(slot int, svc *lb.Service) {
-	if svc == nil {
-		p.scheds[slot] = nil
-		return
-	}
-	p.v4, p.v6 = p.v4 || !svc.V6, p.v6 || svc.V6
-	var old *lb.Service
-	if p.snap != nil && slot < len(p.snap.Services) {
-		old = p.snap.Services[slot]
-	}
-	if old == svc {
-		return
-	}
-	if old == nil || old.Key != svc.Key || old.Scheduler != svc.Scheduler || (old.Flags^svc.Flags)&sched.Heeds(svc.Scheduler) != 0 || p.scheds[slot] == nil {
-		p.scheds[slot], _ = sched.New(svc.Scheduler, svc.Flags) // the director checked the name
-	}
-	if p.scheds[slot] != nil {
-		p.scheds[slot].Adopt(svc.Dests, svc.Plan)
-	}
-}
-
-// Routes makes t the next hops that the next batch sees.
-func (p *Pipeline) Routes(t *nexthop.Table) { p.hops = t }
-
 // Process gives each packet of b a verdict and, to those that are to be
 // forwarded, their new headers and way out. now is read once a batch.
 func (p *Pipeline) Process(b *Batch, now clock.Ticks) {
-	p.now, p.added, p.replaced = now, false, false
+	p.now, p.added, p.replaced, b.whole = now, false, false, 0
 	p.parse(b)    // frame → flow key, or a verdict
 	p.lookup(b)   // key → connection, in this worker's table only
 	p.schedule(b) // state and counts of the hits; the misses: service → real server → connection
-	p.rewrite(b)  // NAT, DR or TUN, checksums adjusted in place, next hop's MAC
-	p.related(b)  // ICMP errors about connections
+	p.Counters[Forward] += uint64(b.express)
+	if b.express == b.N {
+		return // the rest is for others
+	}
+	p.rewrite(b) // NAT, DR or TUN, checksums adjusted in place, next hop's MAC
+	p.related(b) // ICMP errors about connections
 	for i := range b.Pkts[:b.N] {
 		k := &b.Pkts[i]
+		if k.express {
+			continue
+		}
 		if k.Verdict == Pass && k.Own {
 			k.Verdict = p.onward(k)
 		}
 		p.Counters[k.Verdict] += uint64(k.Parts)
-	}
-}
-
-// parse fills in each packet's Info and sorts out those that no connection
-// can be looked up for.
-func (p *Pipeline) parse(b *Batch) {
-	b.look = 0
-	for i := range b.Pkts[:b.N] {
-		k := &b.Pkts[i]
-		frame := k.Chunk[k.Off : k.Off+k.Len]
-		result := packet.Parse(frame, &k.Info)
-		if result != packet.Parsed && result != packet.IPsec {
-			k.Verdict = p.unparsed(result, frame, k)
-			continue
-		}
-		if !p.wanted(frame, k) {
-			continue
-		}
-		b.which[b.look] = uint16(i)
-		fromClient := p.fromClient(k)
-		k.Reply = !fromClient
-		keyOf(&k.Info, fromClient, &b.keys[b.look])
-		b.look++
 	}
 }
 
@@ -314,20 +226,34 @@ func keyOf(in *packet.Info, fromClient bool, key *flow.Key) {
 // lookup asks the table for the whole batch at once, so that its memory
 // reads overlap.
 func (p *Pipeline) lookup(b *Batch) {
-	n := b.look
-	p.conns.LookupBatch(b.keys[:n], b.hashes[:n], b.ids[:n])
-	for i := range n {
-		b.Pkts[b.which[i]].conn = b.ids[i]
+	p.conns.Candidates(b.hashes[:b.look], b.ids[:b.look])
+	for i := 0; i < b.look && b.whole > 0; i++ {
+		if k := &b.Pkts[b.which[i]]; !k.plain && k.Reply {
+			p.conns.FetchReal(b.ids[i])
+		}
 	}
 }
 
 // schedule goes through the packets in their order, as the kernel would:
-// what one does to its connection or to a server's load, the next one sees.
+// what one does to its connection or to a server's load, the next one sees. Those
+// that express does not send on are left in b.which.
 func (p *Pipeline) schedule(b *Batch) {
+	rest := 0
 	for i := range b.look {
 		at := b.which[i]
 		k := &b.Pkts[at]
-		if k.conn != 0 && p.replaced || k.conn == 0 && p.added {
+		if k.plain {
+			if b.ids[i] != 0 && !p.replaced && p.express(k, b.short[i], b.hashes[i], b.ids[i]) {
+				k.express = true
+				continue
+			}
+			if !p.whole(k, &b.keys[i]) {
+				continue // it cannot be: plain knows better
+			}
+		}
+		b.which[rest] = at
+		rest++
+		if k.conn = p.conns.Confirm(&b.keys[i], b.hashes[i], b.ids[i]); p.replaced || p.added {
 			k.conn = p.conns.Lookup(&b.keys[i]) // an earlier packet of the batch changed the table
 		}
 		if k.conn == 0 {
@@ -346,6 +272,8 @@ func (p *Pipeline) schedule(b *Batch) {
 			p.request(b, int(at))
 		}
 	}
+	b.express = b.look - rest
+	b.look = rest
 }
 
 // otherSide looks for the connection of a packet that was not found where it

@@ -117,7 +117,7 @@ func (p *Pipeline) tally(real uint32, out bool, bytes uint64) {
 }
 
 // transition moves c to the state that k's event leads to and re-arms its
-// timer (section 1.7). In the usual case, no change, that is one store.
+// timer (section 1.7).
 func (p *Pipeline) transition(k *Packet, c *conn.Conn) {
 	state := c.State
 	switch c.Proto {
@@ -127,7 +127,7 @@ func (p *Pipeline) transition(k *Packet, c *conn.Conn) {
 		state = conn.NextSCTP(direction(k, c), state, k.Info.Event)
 	default:
 		if k.Info.Proto != packet.ProtoUDP {
-			c.Stamp = p.now // AH and ESP know no state: the timeout stays, too
+			p.conns.Touch(k.conn, p.now) // AH and ESP know no state: the timeout stays, too
 			return
 		}
 	}
@@ -147,7 +147,7 @@ func (p *Pipeline) transition(k *Packet, c *conn.Conn) {
 	case timeout != c.Timeout:
 		p.conns.SetTimeout(k.conn, timeout, p.now)
 	default:
-		c.Stamp = p.now
+		p.conns.Touch(k.conn, p.now)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-lb/sluice/fastpath"
 	"github.com/sluice-lb/sluice/fastpath/nexthop"
+	"github.com/sluice-lb/sluice/fastpath/rewrite"
 	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
@@ -143,7 +144,7 @@ func (w *Worker) received(port int, frames []rings.Frame, now clock.Ticks) {
 // take makes f the next packet of the batch.
 func (w *Worker) take(f *rings.Frame, port int) *fastpath.Packet {
 	k := w.batch.Next()
-	k.Chunk, k.Off, k.Len, k.ID = f.Chunk, f.Off, f.Len, f.ID
+	k.Frame = rewrite.Frame(*f)
 	k.Port, k.Iface = uint16(port), uint16(port)
 	return k
 }
@@ -154,8 +155,7 @@ func (w *Worker) process(now clock.Ticks) {
 	for i := range w.batch.Pkts[:w.batch.N] {
 		k := &w.batch.Pkts[i]
 		if k.Verdict == fastpath.Forward {
-			f := w.tx[k.Out].next()
-			f.Chunk, f.Off, f.Len, f.ID = k.Chunk, k.Off, k.Len, k.ID
+			*w.tx[k.Out].next() = rings.Frame(k.Frame)
 			continue
 		}
 		if k.Largest != 0 {
@@ -163,7 +163,7 @@ func (w *Worker) process(now clock.Ticks) {
 			continue
 		}
 		w.exception(k)
-		w.spare = append(w.spare, rings.Frame{Chunk: k.Chunk, Off: k.Off, Len: k.Len, ID: k.ID})
+		w.spare = append(w.spare, rings.Frame(k.Frame))
 	}
 	if len(w.spare) > 0 {
 		w.Ports[0].Release(w.spare)

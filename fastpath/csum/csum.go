@@ -77,10 +77,9 @@ func add(a, b uint32) uint32 {
 }
 
 // fold64 adds up the four words of a sum, with end-around carry. It is 0 only
-// for 0.
+// for 0. The upper half of a word plus itself with its halves swapped is the
+// sum of the halves and its carry.
 func fold64(s uint64) uint16 {
-	s = s>>32 + s&0xffffffff
-	s = s>>32 + s&0xffffffff
-	s = s>>16 + s&0xffff
-	return uint16(s>>16 + s&0xffff)
+	w := uint32((s + bits.RotateLeft64(s, 32)) >> 32)
+	return uint16((w + bits.RotateLeft32(w, 16)) >> 16)
 }

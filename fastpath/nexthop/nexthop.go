@@ -93,3 +93,6 @@ type Table struct {
 
 // Hop returns the hop of this ID. An ID is good for one Table.
 func (t *Table) Hop(id uint32) *Hop { return &t.hops[id] }
+
+// Len is the number of hops: their IDs are below it.
+func (t *Table) Len() int { return len(t.hops) }

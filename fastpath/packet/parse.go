@@ -41,7 +41,7 @@ func Parse(frame []byte, in *Info) Result {
 	in.TOS, in.Event, in.TCPFlags, in.Flags = h[15], 0, 0, Flags(h[20]>>6&1)*FlagDF
 	if h[23] == ProtoTCP {
 		in.TCPFlags = h[47]
-		in.Event = tcpEvents[h[47]&(FIN|SYN|RST|ACK)]
+		in.Event = TCPEvent(h[47])
 	}
 	return Parsed
 }
@@ -178,7 +178,7 @@ func transport(frame []byte, l4, end int, in *Info) Result {
 		}
 		in.SrcPort, in.DstPort = be.Uint16(t), be.Uint16(t[2:])
 		in.TCPFlags = t[13]
-		in.Event = tcpEvents[t[13]&(FIN|SYN|RST|ACK)]
+		in.Event = TCPEvent(t[13])
 		return Parsed
 	case ProtoUDP:
 		if len(t) < UDPLen {
@@ -245,6 +245,9 @@ var tcpEvents = func() (e [ACK << 1]uint8) {
 	}
 	return e
 }()
+
+// TCPEvent returns the event of a TCP header's flags.
+func TCPEvent(flags uint8) uint8 { return tcpEvents[flags&(FIN|SYN|RST|ACK)] }
 
 // sctpEvents gives the event of a chunk type (RFC 9260 section 3.2); those
 // not named here are EventData.

@@ -19,10 +19,12 @@ import (
 
 var be = binary.BigEndian
 
-// Frame is a chunk of memory and the packet in it, Chunk[Off:Off+Len].
+// Frame is a chunk of memory and the packet in it, Chunk[Off:Off+Len]: a
+// rings.Frame, of which ID is the port's name for the chunk.
 type Frame struct {
 	Chunk    []byte
 	Off, Len uint32
+	ID       uint32
 }
 
 // bytes returns the packet, cut behind the IP datagram that in describes.

@@ -6,44 +6,62 @@ import (
 	"github.com/sluice-lb/sluice/lb/flow"
 )
 
-// Variants of LookupBatch; they differ in speed only.
-const (
-	VariantPlain    = "plain"    // loads whose values nobody waits for
-	VariantPrefetch = "prefetch" // the processor's prefetch instruction; amd64
-)
+// A batch is looked up in steps, so that the reads of many keys are under way
+// at once: each step goes over the batch and needs only what the last one has
+// asked for. Hash; Seek; Candidates, FetchReal; Confirm.
 
-// Variants returns the variants that this architecture has, best first. Any
-// processor of the architecture can run them.
-func Variants() []string {
-	if hasPrefetch {
-		return []string{VariantPrefetch, VariantPlain}
+// Hash returns a key's hash, whose lowest bit is its Side.
+func (t *Table) Hash(k *flow.Key) uint64 { return k.Hash(&t.seed)&^1 | uint64(k.Side)&1 }
+
+// Hash4 is Hash of a key between IPv4 addresses.
+func (t *Table) Hash4(k flow.Key4) uint64 { return k.Hash(&t.seed)&^1 | k.Rest>>40 }
+
+// Seek sets out[i] to the number of the bucket to look into for hashes[i], and
+// asks for its memory. out is at least as long as hashes.
+func (t *Table) Seek(hashes []uint64, out []ID) {
+	out = out[:len(hashes)]
+	if t.prefetch {
+		t.prefetchBuckets(hashes, out)
+		return
 	}
-	return []string{VariantPlain}
+	sum := t.sink
+	for i, h := range hashes {
+		out[i] = ID(t.index.first(h))
+		sum += t.index[out[i]].tags[0]
+	}
+	t.sink = sum // so that the loads are not optimized away
 }
 
-// LookupBatch sets out[i] to what Lookup returns for keys[i], and hashes[i] to
-// its hash. hashes and out are at least as long as keys. Each pass goes over
-// the whole batch and needs only what the last one has fetched, so the reads
-// of many keys are under way at once.
-func (t *Table) LookupBatch(keys []flow.Key, hashes []uint64, out []ID) {
-	hashes, out = hashes[:len(keys)], out[:len(keys)]
-	for i := range keys {
-		hashes[i] = keys[i].Hash(&t.seed)
-		out[i] = ID(t.index.first(hashes[i])) // a bucket's number, for the next two passes
+// Candidates sets out[i], the bucket's number for hashes[i], to a connection that
+// may have that key, and asks for its memory; 0: there is none in that bucket.
+func (t *Table) Candidates(hashes []uint64, out []ID) {
+	out = out[:len(hashes)]
+	if t.prefetch {
+		t.prefetchCandidates(hashes, out)
+		return
 	}
-	t.fetchBuckets(out)
-	for i := range keys {
-		out[i] = t.index[out[i]].candidate(tag(hashes[i], keys[i].Side))
+	for i, h := range hashes {
+		out[i] = t.index[out[i]].candidate(tag(h))
 	}
-	t.fetchConns(out)
-	t.fetchReals(keys, out)
-	for i := range keys {
-		id, k := out[i], &keys[i]
-		if id == 0 && t.index[t.index.first(hashes[i])].overflow == 0 || id != 0 && t.equal(id, k) {
-			continue
-		}
-		_, _, _, out[i] = t.locate(k, hashes[i])
+	sum := t.sink
+	for _, id := range out {
+		sum += t.conns[id].Proto
 	}
+	t.sink = sum
+}
+
+// FetchReal asks for the address of a NAT connection's server, which a server's
+// key is compared with.
+func (t *Table) FetchReal(id ID) { t.sink += t.reals[id][0] }
+
+// Confirm returns what Lookup returns for k, whose hash h is; id is what
+// Candidates found.
+func (t *Table) Confirm(k *flow.Key, h uint64, id ID) ID {
+	if id == 0 && t.index[t.index.first(h)].overflow == 0 || id != 0 && t.equal(id, k) {
+		return id
+	}
+	_, _, _, id = t.locate(k, h)
+	return id
 }
 
 // candidate returns the ID in the first slot with that tag, 0 if there is
@@ -54,42 +72,4 @@ func (b *bucket) candidate(tag uint8) ID {
 		return 0
 	}
 	return b.id(bits.TrailingZeros32(m))
-}
-
-// fetchBuckets brings the buckets of those numbers into the cache.
-func (t *Table) fetchBuckets(numbers []ID) {
-	if t.prefetch {
-		t.prefetchBuckets(numbers)
-		return
-	}
-	sum := t.sink
-	for _, n := range numbers {
-		sum += t.index[n].tags[0]
-	}
-	t.sink = sum // so that the loads are not optimized away
-}
-
-// fetchConns brings the entries of those IDs into the cache.
-func (t *Table) fetchConns(ids []ID) {
-	if t.prefetch {
-		t.prefetchConns(ids)
-		return
-	}
-	sum := t.sink
-	for _, id := range ids {
-		sum += t.conns[id].Proto
-	}
-	t.sink = sum
-}
-
-// fetchReals brings the servers' addresses that server keys are compared with
-// into the cache.
-func (t *Table) fetchReals(keys []flow.Key, ids []ID) {
-	sum := t.sink
-	for i, id := range ids {
-		if keys[i].Side == flow.ServerSide {
-			sum += t.reals[id][0]
-		}
-	}
-	t.sink = sum
 }

@@ -33,6 +33,22 @@ func filled(tb testing.TB, c Config, side flow.Side) (*Table, []flow.Key) {
 	return t, keys
 }
 
+// lookupBatch looks keys up by all the steps of a batch.
+func lookupBatch(t *Table, keys []flow.Key, hashes []uint64, out []ID) {
+	hashes = hashes[:len(keys)]
+	for i := range keys {
+		hashes[i] = t.Hash(&keys[i])
+	}
+	t.Seek(hashes, out)
+	t.Candidates(hashes, out)
+	for i := range keys {
+		t.FetchReal(out[i])
+	}
+	for i := range keys {
+		out[i] = t.Confirm(&keys[i], hashes[i], out[i])
+	}
+}
+
 func BenchmarkLookupBatch(b *testing.B) {
 	const batch = 256
 	for _, n := range sizes {
@@ -46,7 +62,7 @@ func BenchmarkLookupBatch(b *testing.B) {
 						if at+batch > len(keys) {
 							at = 0
 						}
-						t.LookupBatch(keys[at:at+batch], hashes, out)
+						lookupBatch(t, keys[at:at+batch], hashes, out)
 						at += batch
 					}
 					if slices.Contains(out, 0) {

@@ -52,7 +52,7 @@ type Conn struct {
 	Proto                             uint8
 	State                             State // by Proto; of a template TemplateNone or TemplateAssured
 	Flags                             Flags
-	Session                           uint16      // what the helper that follows it knows of it; 0: nothing yet
+	Note                              uint16      // Followed: where the helper keeps what it knows of it; else the fast path's way to the client (Stamp); 0: nothing yet
 	Real                              uint32      // lb's real server ID: address and method; NoReal: none
 	Stamp                             clock.Ticks // last re-armed; it expires at Stamp+Timeout
 	Timeout                           clock.Ticks // at most MaxTimeout

@@ -79,16 +79,16 @@ func (x index) first(h uint64) uint32 { return uint32(h >> 32 * uint64(len(x)) >
 // tag returns what a slot keeps of the hash: seven bits that the bucket's
 // number does not depend on, and the side, so that a server's key never meets
 // a client's. It is never 0.
-func tag(h uint64, side flow.Side) uint8 {
-	t := uint8(h>>32)<<1 | uint8(side)&1
+func tag(h uint64) uint8 {
+	t := uint8(h>>32)<<1 | uint8(h)&1
 	if t < 2 {
 		t += 2
 	}
 	return t
 }
 
-func (x index) place(h uint64, side flow.Side) place {
-	p := place{tag: tag(h, side), first: x.first(h)}
+func (x index) place(h uint64) place {
+	p := place{tag: tag(h), first: x.first(h)}
 	p.second = uint32(uint64(uint32(h)) * uint64(len(x)) >> 32)
 	if p.second == p.first {
 		if p.second++; int(p.second) == len(x) {
@@ -140,7 +140,7 @@ func (t *Table) equal(id ID, k *flow.Key) bool {
 // locate returns the bucket, slot and connection that hold key k with hash h;
 // the ID is 0 if none does.
 func (t *Table) locate(k *flow.Key, h uint64) (place, uint32, int, ID) {
-	p := t.index.place(h, k.Side)
+	p := t.index.place(h)
 	at := p.first
 	for {
 		b := &t.index[at]
@@ -159,7 +159,7 @@ func (t *Table) locate(k *flow.Key, h uint64) (place, uint32, int, ID) {
 
 // link files connection id under key k; false: there is no room.
 func (t *Table) link(k *flow.Key, id ID) bool {
-	p, at, slot, head := t.locate(k, k.Hash(&t.seed))
+	p, at, slot, head := t.locate(k, t.Hash(k))
 	t.older[id][k.Side] = head
 	if head != 0 {
 		t.index[at].set(slot, p.tag, id)
@@ -178,7 +178,7 @@ func (t *Table) evict(at uint32) bool {
 	for slot := range slots {
 		id := b.id(slot)
 		k := t.key(id, flow.Side(b.tags[slot]&1))
-		p := t.index.place(k.Hash(&t.seed), k.Side)
+		p := t.index.place(t.Hash(&k))
 		if t.index.put(p, p.first^p.second^at, id) {
 			t.index.drop(p, at, slot)
 			return true
@@ -192,7 +192,7 @@ func (t *Table) evict(at uint32) bool {
 // side there may be as many as services have that server in common, on the
 // client's side normally none.
 func (t *Table) unlink(k *flow.Key, id ID) {
-	p, at, slot, head := t.locate(k, k.Hash(&t.seed))
+	p, at, slot, head := t.locate(k, t.Hash(k))
 	older := t.older[id][k.Side]
 	switch {
 	case head != id:

@@ -6,5 +6,5 @@ package conn
 // not offer it, and the two functions are never called.
 const hasPrefetch = false
 
-func (t *Table) prefetchBuckets([]ID) {}
-func (t *Table) prefetchConns([]ID)   {}
+func (t *Table) prefetchBuckets([]uint64, []ID)    {}
+func (t *Table) prefetchCandidates([]uint64, []ID) {}

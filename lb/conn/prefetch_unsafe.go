@@ -7,18 +7,22 @@ import "unsafe"
 // hasPrefetch says that this architecture has prefetch.
 const hasPrefetch = true
 
-// prefetch asks for the cache lines base+64×at[i], at any number, without
-// waiting for them. Written in prefetch_amd64.s; it keeps no pointer.
+// seek and candidates are Seek and Candidates of VariantPrefetch, written in
+// prefetch_amd64.s. They keep no pointer.
 //
 //go:noescape
-func prefetch(base unsafe.Pointer, at []ID)
+func seek(index unsafe.Pointer, buckets int, hashes []uint64, out []ID)
 
-// prefetchBuckets and prefetchConns hand over the address of a mapping that
-// outlives the call; only hints go there, so even a wrong number does no harm.
-func (t *Table) prefetchBuckets(at []ID) {
-	prefetch(unsafe.Pointer(unsafe.SliceData(t.index)), at)
+//go:noescape
+func candidates(index, conns unsafe.Pointer, hashes []uint64, out []ID)
+
+// prefetchBuckets and prefetchCandidates hand over addresses of a mapping that
+// outlives the call. out is as long as hashes, and of candidates holds what seek
+// wrote: numbers of buckets. What the entries are asked for are hints.
+func (t *Table) prefetchBuckets(hashes []uint64, out []ID) {
+	seek(unsafe.Pointer(unsafe.SliceData(t.index)), len(t.index), hashes, out)
 }
 
-func (t *Table) prefetchConns(at []ID) {
-	prefetch(unsafe.Pointer(unsafe.SliceData(t.conns)), at)
+func (t *Table) prefetchCandidates(hashes []uint64, out []ID) {
+	candidates(unsafe.Pointer(unsafe.SliceData(t.index)), unsafe.Pointer(unsafe.SliceData(t.conns)), hashes, out)
 }

@@ -1,30 +1,10 @@
 package conn
 
 import (
-	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/sluice-lb/sluice/internal/clock"
 	"github.com/sluice-lb/sluice/lb/flow"
-)
-
-// MaxConns is the most connections that one table can hold: an index slot has
-// 24 bits for an ID.
-const MaxConns = 1<<24 - 1
-
-// Config sizes a Table.
-type Config struct {
-	Max       int       // connections, 1 to MaxConns
-	Seed      flow.Seed // secret of the index's hash
-	HugePages bool      // try huge pages; Table.Pages says what came of it
-	Variant   string    // how LookupBatch overlaps its reads: one of Variants, "" for the best
-}
-
-// Errors of New.
-var (
-	ErrMax     = errors.New("connection table size out of range")
-	ErrVariant = errors.New("unknown variant of the connection table's lookup")
 )
 
 // Table is one worker's connections: at most 128 bytes each, entry, index and
@@ -48,28 +28,6 @@ type Table struct {
 	reminded bool
 }
 
-// New maps the memory of a table and touches all of it, so that the packet's
-// way meets no page fault and too little memory shows here.
-func New(c Config) (*Table, error) {
-	if c.Max < 1 || c.Max > MaxConns {
-		return nil, fmt.Errorf("%w: %d, want 1 to %d", ErrMax, c.Max, MaxConns)
-	}
-	if c.Variant == "" {
-		c.Variant = Variants()[0]
-	}
-	if !slices.Contains(Variants(), c.Variant) {
-		return nil, fmt.Errorf("%w: %q, want one of %q", ErrVariant, c.Variant, Variants())
-	}
-	t := &Table{seed: c.Seed, prefetch: c.Variant == VariantPrefetch}
-	if err := t.mapMemory(c.Max, c.HugePages); err != nil {
-		return nil, err
-	}
-	return t, nil
-}
-
-// Close gives the memory back. The table must not be used any more.
-func (t *Table) Close() error { return t.memory.unmap() }
-
 // At returns connection id; the pointer is good until its Delete.
 func (t *Table) At(id ID) *Conn { return &t.conns[id] }
 
@@ -83,17 +41,9 @@ func (t *Table) Len() int { return t.len }
 // Max returns the number of connections for which there is room.
 func (t *Table) Max() int { return len(t.conns) - 1 }
 
-// Variant returns which variant of LookupBatch runs.
-func (t *Table) Variant() string {
-	if t.prefetch {
-		return VariantPrefetch
-	}
-	return VariantPlain
-}
-
 // Lookup returns the newest connection with key k, 0 if there is none.
 func (t *Table) Lookup(k *flow.Key) ID {
-	_, _, _, id := t.locate(k, k.Hash(&t.seed))
+	_, _, _, id := t.locate(k, t.Hash(k))
 	return id
 }
 

@@ -29,34 +29,6 @@ type Timeouts struct {
 	udp  clock.Ticks
 }
 
-// DefaultTimeouts returns the kernel's timeouts (K-PROTO-TCP, -UDP, -SCTP).
-func DefaultTimeouts() Timeouts {
-	t := Timeouts{
-		tcp: [...]clock.Ticks{
-			TCPNone:        2 * second,
-			TCPEstablished: 900 * second,
-			TCPSynSent:     120 * second,
-			TCPSynRecv:     60 * second,
-			TCPFinWait:     120 * second,
-			TCPTimeWait:    120 * second,
-			TCPClose:       10 * second,
-			TCPCloseWait:   60 * second,
-			TCPLastAck:     30 * second,
-			TCPListen:      120 * second,
-			TCPSynAck:      120 * second,
-		},
-		udp: 300 * second,
-	}
-	for s := range t.sctp {
-		t.sctp[s] = 61 * second
-	}
-	t.sctp[SCTPNone] = 2 * second
-	t.sctp[SCTPInit1] = 4 * second
-	t.sctp[SCTPRejected] = 4 * second
-	t.sctp[SCTPEstablished] = 900 * second
-	return t
-}
-
 // Of returns the timeout of a connection of that protocol in state s. Protocols
 // other than TCP and SCTP have UDP's; so has a state that does not exist.
 func (t *Timeouts) Of(proto uint8, s State) clock.Ticks {
@@ -67,18 +39,4 @@ func (t *Timeouts) Of(proto uint8, s State) clock.Ticks {
 		return t.sctp[s]
 	}
 	return t.udp
-}
-
-// Set changes what `ipvsadm --set tcp tcpfin udp` changes: the timeouts of
-// ESTABLISHED, FIN_WAIT and UDP, no others. 0 keeps; more than MaxTimeout
-// counts as that.
-func (t *Timeouts) Set(tcp, tcpFin, udp clock.Ticks) {
-	set := func(at *clock.Ticks, to clock.Ticks) {
-		if to != 0 {
-			*at = min(to, MaxTimeout)
-		}
-	}
-	set(&t.tcp[TCPEstablished], tcp)
-	set(&t.tcp[TCPFinWait], tcpFin)
-	set(&t.udp, udp)
 }

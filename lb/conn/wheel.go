@@ -114,16 +114,26 @@ func (t *Table) disarm(id ID) {
 	}
 }
 
-// Touch re-arms a connection with the timeout it has: one store. now must not
-// be before the last Stamp.
-func (t *Table) Touch(id ID, now clock.Ticks) { t.conns[id].Stamp = now }
+// Touch re-arms a connection with the timeout it has. now must not be before the
+// last Stamp.
+func (t *Table) Touch(id ID, now clock.Ticks) { t.conns[id].stamp(now) }
+
+// stamp re-arms c. What the fast path noted is void: by the Stamp it tells from when
+// a Note is, and so it alone stamps connections that keep theirs.
+func (c *Conn) stamp(now clock.Ticks) {
+	c.Stamp = now
+	if c.Flags&Followed == 0 {
+		c.Note = 0
+	}
+}
 
 // SetTimeout re-arms a connection with another timeout, which counts as
 // MaxTimeout if it is longer. The wheel is touched only if the connection now
 // expires before its slot would be looked at.
 func (t *Table) SetTimeout(id ID, timeout, now clock.Ticks) {
 	c := &t.conns[id]
-	c.Stamp, c.Timeout = now, min(timeout, MaxTimeout)
+	c.stamp(now)
+	c.Timeout = min(timeout, MaxTimeout)
 	if before(now+c.Timeout, t.timers[id].due) {
 		t.disarm(id)
 		t.arm(id)
@@ -176,7 +186,8 @@ func (t *Table) look(id ID, expire func(id ID) clock.Ticks) {
 	t.timers[id].prev = id
 	again := expire(id)
 	if t.timers[id].prev == id {
-		c.Stamp, c.Timeout = tick, min(max(again, 1), MaxTimeout)
+		c.stamp(tick)
+		c.Timeout = min(max(again, 1), MaxTimeout)
 		t.arm(id)
 	}
 }

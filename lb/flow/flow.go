@@ -76,11 +76,37 @@ const (
 	oddD = 0xaef17502108ef2d9
 )
 
-// Hash returns 64 bits that depend on every bit of k and s. Each address, and
-// then the two with the rest, is folded by a 64×64→128 bit multiplication with
-// the seed in both factors; the addresses do not wait for each other.
+// Key4 is a Key between IPv4 addresses in 16 bytes, put together from a
+// header's words as they lie in memory.
+type Key4 struct {
+	Addrs uint64 // Client, in the high half Local: each the little-endian word of its four bytes
+	Rest  uint64 // from the lowest bit on: 16 of ClientPort, 16 of LocalPort, 8 of Proto, 8 of Side
+}
+
+// Key returns k in full.
+func (k Key4) Key() (key Key) {
+	const mapped = 0xffff0000
+	binary.LittleEndian.PutUint64(key.Client[8:], k.Addrs<<32|mapped)
+	binary.LittleEndian.PutUint64(key.Local[8:], k.Addrs>>32<<32|mapped)
+	key.ClientPort, key.LocalPort, key.Proto, key.Side = uint16(k.Rest), uint16(k.Rest>>16), uint8(k.Rest>>32), Side(k.Rest>>40)
+	return key
+}
+
+// Hash returns 64 bits that depend on every bit of k and s: two words, folded
+// by 64×64→128 bit multiplications with the seed in both factors.
+func (k Key4) Hash(s *Seed) uint64 {
+	a, b := s[0]^oddA, s[1]^oddB
+	return fold(fold(k.Addrs^a, k.Rest^b)^oddC, a^oddD)
+}
+
+// Hash returns 64 bits that depend on every bit of k and s, between IPv4
+// addresses those of its Key4. Each address of IPv6, and then the two with the
+// rest, is folded as there; the addresses do not wait for each other.
 func (k *Key) Hash(s *Seed) uint64 {
 	rest := uint64(k.ClientPort) | uint64(k.LocalPort)<<16 | uint64(k.Proto)<<32 | uint64(k.Side)<<40
+	if k.Client.Is4() && k.Local.Is4() {
+		return Key4{word(&k.Client, 8)>>32 | word(&k.Local, 8)>>32<<32, rest}.Hash(s)
+	}
 	a, b := s[0]^oddA, s[1]^oddB
 	client := fold(word(&k.Client, 0)^a, word(&k.Client, 8)^b)
 	local := fold(word(&k.Local, 0)^b^oddC, word(&k.Local, 8)^a^oddD)

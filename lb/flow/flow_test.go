@@ -62,14 +62,20 @@ func hashPlain(k *Key, s *Seed) uint64 {
 		}
 		return w
 	}
+	rest := func(k *Key) uint64 {
+		return word([]byte{
+			byte(k.ClientPort), byte(k.ClientPort >> 8), byte(k.LocalPort), byte(k.LocalPort >> 8),
+			k.Proto, byte(k.Side), 0, 0,
+		})
+	}
 	s0, s1 := s[0]^oddA, s[1]^oddB
+	client4, local4 := k.Client.Is4(), k.Local.Is4()
+	if client4 && local4 {
+		return fold(fold((word(k.Client[8:])>>32|word(k.Local[8:])>>32<<32)^s0, rest(k)^s1)^oddC, s0^oddD)
+	}
 	client := fold(word(k.Client[:8])^s0, word(k.Client[8:])^s1)
 	local := fold(word(k.Local[:8])^s1^oddC, word(k.Local[8:])^s0^oddD)
-	rest := word([]byte{
-		byte(k.ClientPort), byte(k.ClientPort >> 8), byte(k.LocalPort), byte(k.LocalPort >> 8),
-		k.Proto, byte(k.Side), 0, 0,
-	})
-	return fold(fold(client^rest, s0^oddC)^local, s1^oddD)
+	return fold(fold(client^rest(k), s0^oddC)^local, s1^oddD)
 }
 
 // keyOf fills a key from bytes; missing ones are zero.

@@ -31,7 +31,7 @@ func (h *Helper) announce(snap *lb.Snapshot, a *announcement, now clock.Ticks) (
 	c := conn.Conn{
 		Client: a.client, Virtual: by.Virtual, ClientPort: a.clientPort, VirtualPort: a.virtualPort, RealPort: a.realPort,
 		Proto: packet.ProtoTCP, State: conn.TCPListen, Flags: conn.Inactive | by.Flags&(conn.V6|conn.FwdMask), Real: by.Real,
-		Stamp: now, Timeout: waitTicks, Control: h.control(by.Session),
+		Stamp: now, Timeout: waitTicks, Control: h.control(by.Note),
 	}
 	if h.Follows(a.virtualPort) {
 		c.Flags |= conn.Followed
@@ -179,8 +179,8 @@ func (h *Helper) control(session uint16) conn.ID { return conn.ID(h.worker)<<16 
 // End takes note that a connection is over, dropped if its Timeout is 0: of its
 // session, and at the one that announced it.
 func (h *Helper) End(c *conn.Conn, now clock.Ticks) {
-	if c.Session != 0 {
-		h.forget(c.Session)
+	if c.Note != 0 {
+		h.forget(c.Note)
 	}
 	if c.Control == 0 || c.Control.IsTemplate() {
 		return

@@ -318,8 +318,8 @@ func TestFull(t *testing.T) {
 	if got := r.look(h, other, says("PASV\r\n"), false); got != "refused" || r.node.Counters().Refused[SessionsFull] != 1 {
 		t.Errorf("without a session %s, %+v", got, r.node.Counters())
 	}
-	h.forget(h.conns.At(id).Session)
-	h.conns.At(id).Session = 0
+	h.forget(h.conns.At(id).Note)
+	h.conns.At(id).Note = 0
 	r.announces(h, other, "PASV\r\n")
 }
 

@@ -44,13 +44,13 @@ func (h *Helper) Look(f *rewrite.Frame, in *packet.Info, id conn.ID, reply bool,
 			return false
 		}
 	}
-	if c.Session == 0 {
+	if c.Note == 0 {
 		return true
 	}
 	if reply {
-		return h.toClient(f, in, header, &h.sessions[c.Session])
+		return h.toClient(f, in, header, &h.sessions[c.Note])
 	}
-	return h.toServer(segment, in, header, &h.sessions[c.Session])
+	return h.toServer(segment, in, header, &h.sessions[c.Note])
 }
 
 // affords takes a token, if there is one now.
@@ -109,10 +109,10 @@ func (h *Helper) command(text []byte, id conn.ID, snap *lb.Snapshot, now clock.T
 // asked for passive mode (K-FTP-3). false: it is to be dropped.
 func (h *Helper) answer(text []byte, seq uint32, id conn.ID, snap *lb.Snapshot, now clock.Ticks) bool {
 	c := h.conns.At(id)
-	if c.Session == 0 {
+	if c.Note == 0 {
 		return true
 	}
-	s := &h.sessions[c.Session]
+	s := &h.sessions[c.Note]
 	e, ok := s.mode.reply(text, c.Flags&conn.V6 != 0)
 	if !ok || s.edit.was > 0 && !later(seq+uint32(e.start), s.edit.seq) {
 		return true // or it answered what was asked before, and is sent again

@@ -86,21 +86,21 @@ func later(a, b uint32) bool { return int32(a-b) > 0 }
 // there is none left.
 func (h *Helper) session(id conn.ID) *session {
 	c := h.conns.At(id)
-	if c.Session == 0 {
+	if c.Note == 0 {
 		switch {
 		case h.freed != 0:
-			c.Session = h.freed
-			h.freed = h.sessions[c.Session].next
+			c.Note = h.freed
+			h.freed = h.sessions[c.Note].next
 		case h.fresh < MaxSessions:
 			h.fresh++
-			c.Session = h.fresh
+			c.Note = h.fresh
 		default:
 			return nil
 		}
-		h.sessions[c.Session] = session{conn: id}
+		h.sessions[c.Note] = session{conn: id}
 		h.node.counts.sessions.Add(1)
 	}
-	return &h.sessions[c.Session]
+	return &h.sessions[c.Note]
 }
 
 // forget gives a session back.
