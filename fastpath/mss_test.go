@@ -75,7 +75,7 @@ func TestMSS(t *testing.T) {
 				r.pipe.hops.Interfaces[i].MTU = int(mtu)
 			}
 			if row.learnt != 0 {
-				r.director.Current().Reals[r.director.Current().Services[0].Dests[0].ID].Path.Learn(3, 4, uint32(row.learnt), 1500, 4, r.now)
+				r.director.Current().Reals[r.director.Current().Services[0].Dests[0].ID].Path.Learn(3, 4, uint32(row.learnt), 1500, true, 4, r.now)
 			}
 			got := r.fate(in(offering(request, 1000, 80, open, uint16(row.syn.offer))))
 			if r.offered() != row.syn.passes {

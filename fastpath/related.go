@@ -139,10 +139,10 @@ func (p *Pipeline) relatedTunnel(k *Packet, frame []byte, quoted *packet.Info) V
 	if !rewrite.ICMPRight(&k.Frame, &k.Info) {
 		return DropICMPChecksum
 	}
-	c, server := p.conns.At(k.conn), &p.snap.Reals[real]
+	c, server, asked := p.conns.At(k.conn), &p.snap.Reals[real], p.realHops[real].hop != nil
 	p.along(k, p.wayTo(real, lb.TUN), &server.Addr, c)
 	m := packet.ICMPHeader(frame[k.Info.L4:])
-	k.MTU = server.Path.Learn(m.Type(), m.Code(), m.Rest(), k.Hop.MTU, k.Info.Family, p.now)
+	k.MTU = server.Path.Learn(m.Type(), m.Code(), m.Rest(), k.Hop.MTU, asked, k.Info.Family, p.now)
 	k.Inner, k.Info = inner.L3-k.Info.L3, inner
 	p.count(k, c.Real, true) // the kernel counts what it takes out of the error; and then the one to the client, see Answered
 	return DropTunnelError

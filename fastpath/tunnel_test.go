@@ -317,7 +317,7 @@ func TestHeldSaysNothingOfOthers(t *testing.T) {
 // A packet to a server by a tunnel pays one load for what was learnt.
 func BenchmarkLearntPath(b *testing.B) {
 	var p lb.Path
-	p.Learn(3, 4, 1400, 1500, 4, 1000)
+	p.Learn(3, 4, 1400, 1500, true, 4, 1000)
 	sum := 0
 	for b.Loop() {
 		sum += int(p.At(2000))

@@ -103,7 +103,7 @@ func (c *compiler) setReal(slot uint32, r *server) {
 		ID: r.id, Service: slot, Addr: addr, Port: r.spec.Key.Port, Path: c.pathTo(&addr),
 		Forward: r.spec.Forward, Available: true, V6: r.spec.Key.Addr.Is6(), Tunnel: r.spec.Tunnel,
 		Weight: r.spec.Weight, Upper: r.spec.Upper, Lower: r.spec.Lower,
-		Born: c.reals[r.id].Born, Of: r.of, Added: r.added,
+		Born: c.reals[r.id].Born, Of: r.of, Added: r.added, Edits: r.edits,
 	}
 	c.realsChanged = true
 }

@@ -56,16 +56,20 @@ const (
 // the MTU of the path's route.
 //
 // The first error that teaches something makes Linux report the route's MTU, of
-// IPv4 at least, whose senders learn the rest with their next packet; sluice
-// reports the same, and of IPv6 the new one.
-func (p *Path) Learn(kind, code uint8, rest uint32, route uint16, family uint8, now clock.Ticks) uint16 {
+// IPv4 at least, whose senders learn the rest with their next packet; or what the
+// error says, if no packet asked for the route since the server was last
+// edited (K-DST-10). sluice reports the same, and of IPv6 the new one.
+func (p *Path) Learn(kind, code uint8, rest uint32, route uint16, asked bool, family uint8, now clock.Ticks) uint16 {
 	switch {
 	case family == 6 && kind == icmpv6TooBig:
 		_, is := p.learn(uint16(min(rest, math.MaxUint16)), route, minPath6, now)
 		return is
 	case family == 4 && kind == icmpUnreachable && code == icmpFragNeeded:
 		was, is := p.learn(uint16(rest), route, minPath4, now)
-		if was == route {
+		switch {
+		case !asked && uint16(rest) != 0:
+			return uint16(rest)
+		case was == route:
 			return was
 		}
 		return is

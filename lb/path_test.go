@@ -75,7 +75,7 @@ func TestPathLearn(t *testing.T) {
 		now := clock.Ticks(1<<32 - 50000) // the clock wraps on the way
 		for _, e := range row.events {
 			now += clock.FromDuration(e.wait)
-			if got := p.Learn(e.kind, e.code, e.rest, e.route, row.family, now); got != e.report {
+			if got := p.Learn(e.kind, e.code, e.rest, e.route, true, row.family, now); got != e.report {
 				t.Errorf("%s, %s: reports %d, want %d", row.stake, e.stake, got, e.report)
 			}
 			if got := p.At(now); got != e.holds {
@@ -85,12 +85,33 @@ func TestPathLearn(t *testing.T) {
 	}
 }
 
+// While no packet asked for the route, what an error of IPv4 says is told at once.
+func TestPathLearnUnasked(t *testing.T) {
+	for _, row := range []struct {
+		stake  string
+		family uint8
+		rest   uint32
+		report uint16
+	}{
+		{"what the error says", 4, 1400, 1400},
+		{"even if it is not learnt", 4, 1501, 1501},
+		{"old routers say 0", 4, 0, 1500},
+		{"IPv6 as ever", 6, 600, 1280},
+	} {
+		var p Path
+		kind := map[uint8]uint8{4: 3, 6: 2}[row.family]
+		if got := p.Learn(kind, 4, row.rest, 1500, false, row.family, 0); got != row.report {
+			t.Errorf("%s: reports %d, want %d", row.stake, got, row.report)
+		}
+	}
+}
+
 // What was learnt is dropped before the clock makes it look new.
 func TestPathForgotten(t *testing.T) {
 	d := NewDirector(1)
 	apply(t, d, wwwSpec())
 	p := d.Current().Reals[0].Path
-	p.Learn(3, 4, 1400, 1500, 4, 0)
+	p.Learn(3, 4, 1400, 1500, true, 4, 0)
 	if p.Left(0) != 10*time.Minute || p.Left(100) != 10*time.Minute-time.Second {
 		t.Errorf("it holds for %v, want 10m0s; a second later for %v", p.Left(0), p.Left(100))
 	}
@@ -115,7 +136,7 @@ func TestPathsAreShared(t *testing.T) {
 	if path == nil || path != real(t, d, two.Key, "10.1.0.1:81").Path || path == real(t, d, one.Key, "10.1.0.2:80").Path {
 		t.Fatal("servers share a Path, or not, and should do the other")
 	}
-	path.Learn(3, 4, 1400, 1500, 4, 0)
+	path.Learn(3, 4, 1400, 1500, true, 4, 0)
 	one.Servers[0].Weight = 7
 	apply(t, d, one)
 	if real(t, d, one.Key, "10.1.0.1:80").Path != path {

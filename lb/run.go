@@ -17,6 +17,7 @@ type server struct {
 	lastWeight int32  // K-DST-5
 	of         uint64 // when the service was made that it is of, or was
 	added      uint64 // how manieth to be added
+	edits      uint64 // how often it was added or edited
 	idle       bool   // in the trash, without references
 	idleSince  time.Duration
 }
@@ -165,6 +166,7 @@ func (d *Director) set(svc *service, r *server, spec *RealSpec) {
 		d.setOverloaded(r.id, false)
 	}
 	r.spec = *spec
+	r.edits++
 	if spec.Weight != 0 {
 		r.lastWeight = spec.Weight
 	}

@@ -81,6 +81,7 @@ type Real struct {
 	Born         uint64 // generation in which it got its ID
 	Of           uint64 // Born of its service; a server may come back to one that was made again (K-DST-8)
 	Added        uint64 // how manieth server it was to be added
+	Edits        uint64 // how often it was added or edited: each time it forgets its way (K-DST-10)
 }
 
 // Find returns the service that a packet is for, or nil. In the order of

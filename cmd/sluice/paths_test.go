@@ -68,7 +68,7 @@ func TestRerouted(t *testing.T) {
 		}
 		d.Paths(func(a flow.Addr, p *lb.Path) {
 			if a.Netip() == addr(server) { // of the other nothing is known
-				p.Learn(3, 4, 1300, 1500, 4, 1000)
+				p.Learn(3, 4, 1300, 1500, true, 4, 1000)
 			}
 		})
 		n := rerouted(d, table(1, row.was), table(2, row.is, row.others...), 2000)

@@ -152,6 +152,22 @@ class Cases(unittest.TestCase):
             case = {"steps": [{"inject": "eth0", "frames": ["00"]}, {"sleep_ms": 1000 * seconds}]}
             self.assertEqual(randcases.is_timely(case), timely, f"{seconds} s after a fragment")
 
+    def test_fragments_of_the_host(self):
+        part, again = {"inject": "eth0", "frames": ["00"]}, {"cmd": "ipvsadm -A -t 1:80 -s rr"}
+        gone, flushed = {"cmd": "ipvsadm -D -t 1:80"}, {"cmd": "ipvsadm -C"}
+        for steps, known, why in (
+                ([gone, part, again], False, "the host has them, and the service comes back"), ([flushed, part, again], False, "all services went"),
+                ([part, gone, again], True, "they came before"), ([gone, again, part], True, "or afterwards"), ([gone, part], True, "it stays away")):
+            self.assertEqual(randcases.is_timely({"ipvs": ["-A -t 1:80 -s rr"], "steps": steps}), known, why)
+
+    def test_tunnels_share(self):
+        narrow = {"inject": "eth1", "pkt": {"dst": "10.0.2.1", "type": 3, "code": 4, "inner": {"dst": "10.0.2.11"}}}
+        wide = {**narrow, "pkt": {**narrow["pkt"], "code": 1}}
+        for rule, error, shared in (("-a -t 1:80 -r 10.0.2.11:80 -m", narrow, True), ("-a -t 1:80 -r 10.0.2.11:80 -m", wide, False),
+                                    ("-a -t 1:80 -r 10.0.2.11:80 -i", narrow, False), ("-a -t 1:80 -r 10.0.2.12:80 -g", narrow, False)):
+            self.assertEqual(randcases.tunnels_share({"ipvs": [rule], "steps": [error]}), shared, f"{rule}, {error}")
+            self.assertEqual(randcases.tunnels_share({"steps": [{"cmd": "ipvsadm " + rule}, error]}), shared, f"a command: {rule}, {error}")
+
     def test_back_from_the_trash(self):
         """A server comes back when it is certain whether the kernel still knows it."""
         add, syn = {"cmd": "ipvsadm -a -f 5 -6 -r 2:80 -g"}, {"inject": "eth0", "pkt": {}}

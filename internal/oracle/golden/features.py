@@ -126,6 +126,8 @@ def of(case):
             _packet(step["pkt"], out, addresses, marked)
             if "dmac" in step:
                 out.add("strangers")
+            if "fragment" in step:
+                out.add("fragments")
         elif "frames" in step:
             out.add("fragments")
     return out & set(NAMES)

@@ -146,13 +146,23 @@ def servers_that_come_back(case):
     return out, removals
 
 
+def tunnels_share(case):
+    """Does an error tell of a narrow way to a tunnel's end that is another service's server by NAT or DR? The kernel heeds it for both."""
+    narrow = {s["pkt"]["inner"]["dst"] for s in case["steps"] if s.get("pkt", {}).get("dst") == features.DIRECTOR and
+              (s["pkt"].get("type"), s["pkt"].get("code")) == (3, 4)}
+    rules = case.get("ipvs", []) + [s["cmd"] for s in case["steps"] if "cmd" in s]
+    return any(f" -r {a}:" in rule and " -i" not in rule for a in narrow for rule in rules if "-a " in rule or "-e " in rule)
+
+
 def is_timely(case):
     """Do the events of a case keep to what Clock allows, and to what QUIET, GIVEN_UP and TRASH are for?"""
     persistence, busy, now = set(), set(), 0.0
     expires, removed = "expire_nodest_conn" in str(case), None  # when servers went last, whose connections the kernel ends a tick later
     counted, unpublished = set(), set()  # times of packets; services that went with counts that the kernel had not published
     pieces = set()  # times of fragments
+    away = {}  # services that went, and whether fragments came since
     orphaned = set()  # services that lost servers with such counts, which are zeroed when they come back to one made again
+    services = {rule.split()[2] for rule in case.get("ipvs", [])}
     for rule in list(case.get("ipvs", [])) + [s["cmd"].partition(" ")[2] for s in case["steps"] if "cmd" in s]:
         if " -p " in rule:
             persistence.add(int(rule.split(" -p ")[1].split()[0]))
@@ -175,6 +185,11 @@ def is_timely(case):
             counted.add(now)
         if "frames" in step:
             pieces.add(now)
+            away = dict.fromkeys(away, True)
+        if words[:1] == ["-A"] and away.pop(words[2], False):
+            return False  # the host has them; if it gives them up, the kernel counts the host's error on the service
+        if words[:1] in (["-D"], ["-C"]):
+            away.update({words[2]: False} if words[0] == "-D" else dict.fromkeys(services, False))
         if not {"sleep_ms", "snapshot"} & set(step):
             busy.add(round(now, 1))
         now += (step.get("sleep_ms", 0) + step.get("wait_ms", 0)) / 1000
@@ -557,11 +572,14 @@ class Generator:
         if tun and self.may("tunerrors", 0.4):
             return self.tunnel_error(f, r.choice(tun), inner)
         if v6:
-            kind = {"proto": "icmp6", **r.choice([{"type": 1, "code": 4}, {"type": 2, "rest": 1300}, {"type": 3}])}
+            kind = {"proto": "icmp6", **r.choice([{"type": 1, "code": 4}, {"type": 1, "code": r.randrange(7)}, {"type": 2, "rest": 1300},
+                                                  {"type": 3}, {"type": 3, "code": 1}, {"type": 4, "code": 1, "rest": 6}])}
         else:
-            kind = {"proto": "icmp", **r.choice([{"type": 3, "code": 3}, {"type": 3, "code": 1}, {"type": 11},
+            kind = {"proto": "icmp", **r.choice([{"type": 3, "code": 3}, {"type": 3, "code": r.randrange(16)}, {"type": 11},
                                                  {"type": 3, "code": 4, "rest": 1300}, {"type": 12}, {"type": 4}])}
-        kind["inner_len"] = r.choice([48, 60, 100]) if v6 else r.choice([28, 28, 40, 100])
+        kind["inner_len"] = r.choice([44, 48, 60, 100]) if v6 else r.choice([24, 28, 28, 40, 100])
+        if r.random() < 0.3:
+            self.odd_error(kind, inner, v6)
         if not v6 and self.may("fragments", 0.08):
             inner["frag"] = [0, True]
         if r.random() < 0.5 or not nat:
@@ -579,7 +597,34 @@ class Generator:
                 p["no_pseudo"] = True  # what the oracle's kernel takes for a right checksum
         if self.may("badsum", 0.07):
             p["bad_csum"] = True
-        self.inject(nic, p)
+        if kind["inner_len"] >= 100 and "no_pseudo" not in p and not {"ext", "ip_options"} & set(p) and self.may("fragments", 0.2):
+            self.inject(nic, {**p, "df": False}, fragment=136 if v6 else 88)
+        else:
+            self.inject(nic, p)
+
+    def odd_error(self, kind, inner, v6):
+        """Makes an error, or what it quotes, unusual."""
+        r = self.rng
+        what = r.choice(["ttl", "tos", "exthdr" if v6 else "options", "nodf", "long", "quoted ttl", "quoted options"])
+        if not self.has({"quoted options": "exthdr" if v6 else "options", "quoted ttl": "ttl", "long": "mtu"}.get(what, what)):
+            return
+        options = {"ext": [[60, PADDING]]} if v6 else {"ip_options": "01010100"}
+        if what == "ttl":
+            kind["ttl"] = r.choice([1, 2])
+        elif what == "tos":
+            kind["tos"] = r.choice([0x10, 0xC0])
+        elif what == "nodf" and not v6:
+            kind["df"] = False
+        elif what in ("exthdr", "options"):
+            kind.update(options)
+        elif what == "quoted options":
+            inner.update(options)
+            kind["inner_len"] = max(kind["inner_len"], 60)  # with the ports
+        elif what == "quoted ttl":
+            inner["ttl"] = r.choice([0, 1, 255])
+        elif what == "long" and inner["proto"] != "sctp":
+            inner["payload_len"] = r.choice([100, 700, 1200])
+            kind["inner_len"] = r.choice([100, 500, 1200] if v6 else [100, 500])
 
     def tunnel_error(self, f, x, inner):
         """From the way to a tunnel's end, about a tunnel's packet."""
@@ -623,7 +668,7 @@ class Generator:
         if server:
             p.update({"src": server["addr"], "dst": f["client"], "sport": server["port"] or f["vport"], "dport": f["cport"]})
             smac, dmac = "02:00:00:00:02:fe", "02:00:00:00:00:02"
-        size = r.choice([1500, 2000, 3000])
+        size = r.choice([1500, 2000, 3000] * 3 + [20, 100, 600, 1472])
         p.update({"tcp": {"flags": r.choice(["PA", "PA", "S"]), "payload_len": size}, "udp": {"payload_len": size},
                   "sctp": {"chunks": [[0, 3, "61" * size]]}}[s.proto])
         if self.may("ttl", 0.05):
@@ -636,7 +681,13 @@ class Generator:
             p["df"] = False
         self.ident += 1
         frame = frames.build(p, smac, dmac)
-        sizes = [1280, 1280, 1416] if s.v6 else [600, 1000, 1300]
+        if s.v6 and self.may("flowlabel", 0.05):
+            p["flow"] = 0x12345
+        if not s.v6 and self.may("options", 0.05):
+            p["ip_options"] = "01010100"
+        sizes = [1280] * 4 + [1416] * 2 if s.v6 else [600, 1000, 1300] * 2
+        if size <= 1500:  # some small: TCP's header is in the first, as it would be dropped else
+            sizes += [120, 600] if s.v6 else [68, 576]
         parts = frames.fragment(frame, r.choice(sizes), self.ident)
         how = r.random()
         if how < 0.3:
@@ -655,6 +706,8 @@ class Generator:
         c, vip = (r.choice(CLIENTS6), VIPS6[0]) if v6 else (r.choice(CLIENTS4), r.choice(VIPS4))
         server, own = (SERVERS6[0], "fd00:1::1") if v6 else (r.choice(SERVERS4), "10.0.1.1")
         what = r.choice(["echo", "echo own", "closed port", "closed udp", "routed", "from server", "other station's"])
+        parts = {"fragment": r.choice([1280, 1416] if v6 else [600, 1300])} if self.has("mtu") and self.may("fragments", 0.2) else {}
+        large = {"payload_len": r.choice([800, 1500, 3000]), "df": False} if parts else {}
         if what in ("echo", "echo own"):
             self.inject("eth0", {"src": c, "dst": vip if what == "echo" else own,
                                  "proto": "icmp6" if v6 else "icmp", "type": 128 if v6 else 8,
@@ -667,13 +720,13 @@ class Generator:
             self.client_packet(f, **{"tcp": {"flags": "S"}, "udp": {}, "sctp": {"chunks": [[1, 0, SCTP_CHUNKS["init"][1]]]}}[f["s"].proto])
             self.steps[-1]["dmac"] = r.choice(["02:00:00:00:00:99", "ff:ff:ff:ff:ff:ff"])
         elif what == "closed udp":
-            self.inject("eth0", {"src": c, "dst": vip, "proto": "udp", "sport": 1000, "dport": 7, "payload": "x"})
+            self.inject("eth0", {"src": c, "dst": vip, "proto": "udp", "sport": 1000, "dport": 7, "payload": "x", **large}, **parts)
         elif what == "routed":
             self.inject("eth0", self.spice({"src": c, "dst": server, "proto": "tcp", "sport": 1000, "dport": 22,
-                                            "flags": "S"}))
+                                            "flags": "S", **large}), **parts)
         else:
             self.inject("eth1", self.spice({"src": server, "dst": c, "proto": "tcp", "sport": 22, "dport": 1000,
-                                            "flags": "SA"}))
+                                            "flags": "SA", **large}), **parts)
 
     # -- rules
 
@@ -740,7 +793,7 @@ def random_case(seed, index, without=frozenset()):
     """Case number index of those of this seed."""
     for attempt in itertools.count():
         case = Generator(seed, index, without, attempt).case()
-        if is_timely(case):
+        if is_timely(case) and not tunnels_share(case):
             return case
 
 
