@@ -179,6 +179,14 @@ func TestReadMachine(t *testing.T) {
 	if m.Load != "0.10 0.20 0.30" || m.L2 != "2048K" || m.Governor != "powersave" || m.Huge != "madvise" || m.CPUs < 1 || m.Kernel == "" {
 		t.Errorf("machine %+v", m)
 	}
+	m.CPUs = 4
+	if got := m.Warnings(); len(got) != 1 || !strings.Contains(got[0], "powersave") {
+		t.Errorf("warnings of a quiet machine that saves power: %q", got)
+	}
+	m.Governor, m.Load = "performance", "1.01 0 0"
+	if got := m.Warnings(); len(got) != 1 || !strings.Contains(got[0], "1.01") {
+		t.Errorf("warnings of a busy machine: %q", got)
+	}
 	m = ReadMachine(fstest.MapFS{})
 	if m.Governor != "none" || m.Huge != "never" || m.L2 != "" || m.Load != "" {
 		t.Errorf("machine without /sys and /proc: %+v", m)

@@ -63,6 +63,21 @@ func kernel() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
+// Warnings says what makes figures vary more than they need.
+func (m Machine) Warnings() (all []string) {
+	if m.Governor != "none" && m.Governor != "performance" {
+		all = append(all, fmt.Sprintf("the CPUs' frequency has governor %s: set performance", m.Governor))
+	}
+	var load float64
+	if _, err := fmt.Sscan(m.Load, &load); err == nil && load > float64(m.CPUs)/quiet {
+		all = append(all, fmt.Sprintf("load average %.2f at the start: others use this machine", load))
+	}
+	return all
+}
+
+// quiet machines have a load average of one in so many CPUs at most.
+const quiet = 4
+
 // String describes the machine in two lines.
 func (m Machine) String() string {
 	return fmt.Sprintf("%s, %d CPUs, L2 %s, L3 %s; Linux %s, governor %s, transparent huge pages %s\n%s, lookup variant %s; load at start %s",

@@ -152,25 +152,25 @@ type connsReading struct {
 	waiting time.Duration
 }
 
-func (d *dialog) reading(p *process, worker int) (r connsReading, err error) {
+func (d *dialog) reading(p *process, cpus *bench.CPUs) (r connsReading, err error) {
 	if r.counts, err = d.counts(); err != nil {
 		return r, err
 	}
 	r.at = time.Now()
-	if r.used, err = readCPUTimes(worker); err != nil {
+	if r.used, err = readCPUTimes(cpus.Worker); err != nil {
 		return r, err
 	}
-	r.waiting, err = p.waiting(worker)
+	r.waiting, err = p.waiting(cpus)
 	return r, err
 }
 
 // window lets the traffic settle and counts, for the configured time or until
 // every connection has had its SYN.
 func (d *dialog) window(ctx context.Context, c *Config, p *process) ([]bench.Sample, error) {
-	if err := sleep(ctx, warmUp); err != nil {
+	if err := errors.Join(begun(d.objects.Done, 0), sleep(ctx, warmUp)); err != nil {
 		return nil, err
 	}
-	before, err := d.reading(p, c.CPUs.Worker)
+	before, err := d.reading(p, &c.CPUs)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func (d *dialog) window(ctx context.Context, c *Config, p *process) ([]bench.Sam
 		if err := sleep(ctx, min(c.Duration, 10*time.Millisecond)); err != nil {
 			return nil, err
 		}
-		now, err := d.reading(p, c.CPUs.Worker)
+		now, err := d.reading(p, &c.CPUs)
 		if err != nil {
 			return nil, err
 		}

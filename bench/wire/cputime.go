@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-lb/sluice/bench"
 )
 
 // tick is the unit of CPU times in /proc, USER_HZ being 100 on every
@@ -30,6 +32,24 @@ func readCPUTimes(worker int) (cpuTimes, error) {
 		return cpuTimes{}, fmt.Errorf("read CPU times: %w", err)
 	}
 	return parseCPUTimes(string(text), worker)
+}
+
+// readStolen returns what the hypervisor has taken from some CPUs since the machine's
+// start.
+func readStolen(cpus ...int) (sum time.Duration, err error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, fmt.Errorf("read CPU times: %w", err)
+	}
+	const steal = 8
+	for _, c := range cpus {
+		stolen, err := cpuTime(string(text), "cpu"+strconv.Itoa(c), steal)
+		if err != nil {
+			return 0, err
+		}
+		sum += stolen
+	}
+	return sum, nil
 }
 
 // parseCPUTimes finds them in /proc/stat, proc(5): the lines cpu, the sum of
@@ -63,12 +83,15 @@ func cpuTime(stat, name string, field int) (time.Duration, error) {
 	return 0, fmt.Errorf("/proc/stat has no line of %s", name)
 }
 
-// waiting is readWaiting of the process; there may be none.
-func (p *process) waiting(worker int) (time.Duration, error) {
-	if p == nil {
-		return 0, nil
+// waiting returns how long the forwarder has waited for the worker's CPU, where it is a
+// process, and the hypervisor kept that or the generator's from everybody.
+func (p *process) waiting(c *bench.CPUs) (time.Duration, error) {
+	stolen, err := readStolen(c.Worker, c.Generator)
+	if p == nil || err != nil {
+		return stolen, err
 	}
-	return readWaiting(p.pid, worker)
+	waited, err := readWaiting(p.pid, c.Worker)
+	return waited + stolen, err
 }
 
 // readWaiting returns how long those threads of a process that run on the worker's

@@ -92,7 +92,7 @@ func (r *run) delaysAt(ctx context.Context, rate float64) (best delays, waited f
 	}
 	waited = math.Inf(1)
 	for i := 0; i < windows && waited > undisturbed; i++ {
-		d, part, err := r.delaysWindow(ctx, r.config.Duration/2)
+		d, part, err := r.delaysWindow(ctx, r.config.Duration/delaysPart)
 		if err != nil {
 			return best, 0, err
 		}
@@ -108,7 +108,7 @@ func (r *run) delaysAt(ctx context.Context, rate float64) (best delays, waited f
 func (r *run) delaysWindow(ctx context.Context, d time.Duration) (got delays, waited float64, err error) {
 	var before delays
 	began := time.Now()
-	stood, err := r.process.waiting(r.config.CPUs.Worker)
+	stood, err := r.process.waiting(&r.config.CPUs)
 	if err != nil {
 		return got, 0, err
 	}
@@ -125,6 +125,6 @@ func (r *run) delaysWindow(ctx context.Context, d time.Duration) (got delays, wa
 		return got, 0, err
 	}
 	got.minusCounts(&before)
-	now, err := r.process.waiting(r.config.CPUs.Worker)
+	now, err := r.process.waiting(&r.config.CPUs)
 	return got, float64(now-stood) / float64(time.Since(began)), err
 }

@@ -38,3 +38,14 @@ func TestPausesSince(t *testing.T) {
 		t.Errorf("no process has %d pauses", n)
 	}
 }
+
+func TestNICMode(t *testing.T) {
+	p := &process{said: []string{"hello", `time=x level=INFO msg="interface attached" interface=front role=client mode=driver workers=1`}}
+	if got := p.nicMode(); got != "driver" {
+		t.Errorf("mode %q, want driver", got)
+	}
+	p.said = p.said[:1]
+	if got := p.nicMode(); got != "" {
+		t.Errorf("who says nothing has mode %q", got)
+	}
+}

@@ -43,22 +43,21 @@ func (at placement) prepare(n *testnet.Network, c *Config) error {
 		if at == inline {
 			continue
 		}
-		if err := threadNAPI(n, c, dev); err != nil {
+		if err := threadNAPI(n.In(director), dev, c.CPUs.Worker); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// threadNAPI gives an interface of the director's a NAPI thread on the worker's CPU,
-// before all others there, as other forwarders are.
-func threadNAPI(n *testnet.Network, c *Config, dev string) error {
+// threadNAPI gives an interface a NAPI thread on a CPU, before all others there.
+func threadNAPI(in *testnet.Namespace, dev string, onCPU int) error {
 	before, err := napiThreads(dev)
 	if err != nil {
 		return err
 	}
 	// The namespace has no /sys of its own.
-	if _, err := n.In(director).Run("unshare", "--mount", "sh", "-c",
+	if _, err := in.Run("unshare", "--mount", "sh", "-c",
 		"mount -t sysfs sysfs /sys && echo 1 > /sys/class/net/"+dev+"/threaded"); err != nil {
 		return err
 	}
@@ -71,7 +70,7 @@ func threadNAPI(n *testnet.Network, c *Config, dev string) error {
 		return fmt.Errorf("%s has no NAPI thread", dev)
 	}
 	for _, id := range mine {
-		if err := errors.Join(cpu.Pin(id, c.CPUs.Worker), unix.Setpriority(unix.PRIO_PROCESS, id, -20)); err != nil {
+		if err := errors.Join(cpu.Pin(id, onCPU), unix.Setpriority(unix.PRIO_PROCESS, id, -20)); err != nil {
 			return err
 		}
 	}

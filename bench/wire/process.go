@@ -99,6 +99,23 @@ func (p *process) read(out io.Reader, ready string, seen chan<- struct{}) {
 	}
 }
 
+// nicMode returns the mode of sluice's NICs, as it says it; empty: it did not.
+func (p *process) nicMode() string {
+	if p == nil {
+		return ""
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, line := range p.said {
+		if _, rest, ok := strings.Cut(line, `msg="interface attached"`); ok {
+			_, mode, _ := strings.Cut(rest, " mode=")
+			mode, _, _ = strings.Cut(mode, " ")
+			return mode
+		}
+	}
+	return ""
+}
+
 // blame adds what the process last said to an error. A nil process said nothing.
 func (p *process) blame(err error) error {
 	if p == nil || err == nil {

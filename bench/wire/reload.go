@@ -243,7 +243,7 @@ type loaded struct {
 func (r *reloader) under(ctx context.Context, do func() error) (l loaded, err error) {
 	o := &r.objects
 	if err := errors.Join(o.SentAt.Set(uint64(0)), o.ArrivedAt.Set(uint64(0)), o.SentGap.Set(uint64(0)), o.ArrivedGap.Set(uint64(0)),
-		o.Sent.Set(uint64(0)), o.Arrived.Set(uint64(0)), o.Interval.Set(uint64(time.Second/reloadRate))); err != nil {
+		o.Sent.Set(uint64(0)), o.Arrived.Set(uint64(0)), o.Interval.Set(uint64(time.Second/reloadRate)), begun(o.Sent, 0)); err != nil {
 		return l, err
 	}
 	if err := do(); err != nil {

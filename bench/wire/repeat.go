@@ -82,3 +82,18 @@ func repeat(n *testnet.Network, onCPU int, send func(times uint32) error) (stop 
 		}
 	}
 }
+
+// begun waits until a program counts more than it had.
+func begun(count *ebpf.Variable, had uint64) error {
+	for deadline := time.Now().Add(startTime); ; time.Sleep(time.Millisecond) {
+		var has uint64
+		switch err := count.Get(&has); {
+		case err != nil:
+			return err
+		case has > had:
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("the generator does nothing for %v", startTime)
+		}
+	}
+}

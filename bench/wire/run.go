@@ -83,7 +83,7 @@ func (r *run) load(ctx context.Context, s Scenario) (samples []bench.Sample, err
 // best measures at the highest rate: a little below what search has found, where that
 // does not stand for a whole window.
 func (r *run) best(ctx context.Context) (samples []bench.Sample, err error) {
-	if r.highest, err = r.search(ctx, r.config.Duration/5); err != nil {
+	if r.highest, err = r.search(ctx, r.config.Duration/trialPart); err != nil {
 		return nil, err
 	}
 	for range steps {
@@ -116,7 +116,7 @@ func (r *run) latency(ctx context.Context, all []Scenario) (samples [][]bench.Sa
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 	if r.highest == 0 {
-		if r.highest, err = r.search(ctx, r.config.Duration/5); err != nil {
+		if r.highest, err = r.search(ctx, r.config.Duration/trialPart); err != nil {
 			return nil, err
 		}
 	}
@@ -167,7 +167,7 @@ func (r *run) window(ctx context.Context) (best []bench.Sample, err error) {
 	if err := sleep(ctx, warmUp); err != nil {
 		return nil, err
 	}
-	d := r.config.Duration
+	d := r.config.Duration / windowPart
 	least := time.Duration(math.MaxInt64)
 	for range windows {
 		before, err := r.reading()
@@ -212,7 +212,7 @@ func (r *run) reading() (now reading, err error) {
 	if now.used, err = readCPUTimes(r.config.CPUs.Worker); err != nil {
 		return now, err
 	}
-	now.waiting, err = r.process.waiting(r.config.CPUs.Worker)
+	now.waiting, err = r.process.waiting(&r.config.CPUs)
 	return now, err
 }
 

@@ -11,14 +11,14 @@ const (
 	// Loss is the part of the packets that may be lost at the highest rate.
 	Loss = 0.001
 	// Resolution is the part of a rate to which the highest one is searched for.
-	Resolution = 0.01
+	Resolution = 0.02
 
-	trials   = 3                      // that must all fail for a rate to be too high: a moment of others on the machine is no limit
+	trials   = 2                      // that must all fail for a rate to be too high: a moment of others on the machine is no limit
 	settleAt = 50 * time.Millisecond  // at a new rate
 	drain    = 100 * time.Millisecond // for what is on its way, at most
 	most     = 20e6                   // packets/s, more than can be made
 	step     = 0.97                   // to what part the rate goes down while a longer window loses too many
-	steps    = 5                      // so often at most
+	steps    = 3                      // so often at most
 )
 
 // Metrics by which a rate is judged.

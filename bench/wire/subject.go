@@ -40,9 +40,12 @@ const (
 	checked  = 256                    // packets by which forwarding is checked
 	attempts = 3                      // how often, if some are lost
 	patience = 300 * time.Millisecond // how long for the last of them
-	warmUp   = 300 * time.Millisecond
+	warmUp   = 200 * time.Millisecond
 
-	windows   = 3  // of counting, at most, in a run
+	// Of what a run counts: a window of a load, one of delays, and a trial of the search.
+	windowPart, delaysPart, trialPart = 2, 4, 10
+
+	windows   = 2  // of a load or of delays, at most
 	disturbed = 20 // a window is, if the forwarder waited for its CPU this part of it
 	// undisturbed is what part it may have waited of a window of delays.
 	undisturbed = 0.0002
@@ -151,6 +154,9 @@ func (s *subject) measure(ctx context.Context, c *Config, wanted []Scenario) (sa
 	defer func() { err = errors.Join(err, r.process.stop()) }()
 	if err := s.check(n, t); err != nil {
 		return nil, r.process.blame(err)
+	}
+	if mode := r.process.nicMode(); mode != "" && c.NICMode != nil {
+		c.NICMode(mode)
 	}
 	if err := t.attachSink(server, eth0); err != nil {
 		return nil, err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -188,18 +187,10 @@ func (t *traffic) paced(onCPU int) (stop func() error, err error) {
 	}
 	end := repeat(t.network, onCPU, t.sender(fewAtOnce))
 	stop = func() error { return errors.Join(end(), t.objects.Interval.Set(uint64(noInterval))) }
-	for deadline := time.Now().Add(startTime); ; time.Sleep(time.Millisecond) {
-		now, err := t.counts()
-		switch {
-		case err == nil && now.generated > before.generated:
-			return stop, t.pace(0)
-		case err == nil && time.Now().After(deadline):
-			err = errors.New("the generator makes no packet")
-		}
-		if err != nil {
-			return nil, errors.Join(err, stop())
-		}
+	if err := errors.Join(begun(t.objects.Generated, before.generated), t.pace(0)); err != nil {
+		return nil, errors.Join(err, stop())
 	}
+	return stop, nil
 }
 
 // counts is what the programs have counted.

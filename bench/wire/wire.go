@@ -22,6 +22,7 @@ type Config struct {
 	Sluice   string        // path of the binary
 	Testpmd  string        // path or name of DPDK's
 	L2fwd    string        // path or name of bench/peers'
+	NICMode  func(string)  // is told how sluice drives the NICs, "driver"; may be nil
 }
 
 // others returns the Case for each subject of a scenario that is no load, nil if

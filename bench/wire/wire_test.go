@@ -16,19 +16,24 @@ import (
 	"github.com/sluice-lb/sluice/bench"
 	"github.com/sluice-lb/sluice/fastpath/packet/packettest"
 	"github.com/sluice-lb/sluice/internal/testnet"
+	"github.com/sluice-lb/sluice/workers/cpu"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// cpus makes worker, generator and rest share the first CPU that there is.
+// cpus are those of a benchmark, or one for all if there is no other.
 func cpus(t *testing.T) bench.CPUs {
 	t.Helper()
-	restore, err := bench.Pin(0)
+	topology, err := cpu.Read(os.DirFS("/sys"))
 	if err != nil {
-		t.Skipf("CPU 0 is not this process's: %v", err)
+		t.Fatal(err)
 	}
-	restore()
-	return bench.CPUs{Rest: []int{0}}
+	c, err := bench.Assign(topology)
+	if err != nil {
+		only := topology[0].ID
+		c = bench.CPUs{Worker: only, Generator: only, Rest: []int{only}}
+	}
+	return c
 }
 
 // needLive skips where the generator cannot work: without root, or on a kernel
@@ -209,6 +214,12 @@ func TestParseWaiting(t *testing.T) {
 	}
 	if _, err := readWaiting(1<<30, 0); err == nil {
 		t.Error("a process that is not there has waited")
+	}
+	if _, err := readStolen(0); err != nil {
+		t.Errorf("CPU 0: %v", err)
+	}
+	if _, err := readStolen(1 << 20); err == nil {
+		t.Error("time was stolen from a CPU that is not there")
 	}
 	if got := allowedCPUs("Cpus_allowed:\tf\nCpus_allowed_list:\t0-3\nMems_allowed:\t1\n"); got != "0-3" {
 		t.Errorf("allowed %q, want 0-3", got)

@@ -36,6 +36,7 @@ type benchOptions struct {
 	benchstat string
 	testpmd   string
 	l2fwd     string
+	subjects  string
 	svg       string   // folder
 	harnesses []string // engine, wire
 }
@@ -91,6 +92,7 @@ func (o *benchOptions) addFlags(c *cobra.Command) {
 	f.StringVar(&o.benchstat, "benchstat", "", "also write each run to `FILE`, as benchstat reads it")
 	f.StringVar(&o.testpmd, "testpmd", "dpdk-testpmd", "DPDK's testpmd, to compare with on the wire")
 	f.StringVar(&o.svg, "svg", "", "also draw what was measured, as SVG files in `DIR`")
+	f.StringVar(&o.subjects, "subjects", "", "of the wire only the subjects that `REGEXP` matches")
 	f.StringVar(&o.l2fwd, "l2fwd", "bench/peers/l2fwd", "the forwarder in C of bench/peers, to compare with on the wire")
 }
 
@@ -253,19 +255,29 @@ func (o *benchOptions) measure(ctx context.Context, inMemory []engine.Scenario, 
 	if !o.json {
 		about = out
 	}
-	fmt.Fprintf(about, "%v\n%v\n\n", bench.ReadMachine(os.DirFS("/")), cpus)
-	if cpus.Warning != "" {
-		fmt.Fprintf(log, "warning: %s\n", cpus.Warning)
+	machine := bench.ReadMachine(os.DirFS("/"))
+	fmt.Fprintf(about, "%v\n%v\n\n", machine, cpus)
+	for _, w := range append(machine.Warnings(), cpus.Warning) {
+		if w != "" {
+			fmt.Fprintf(log, "warning: %s\n", w)
+		}
 	}
 	report := func(run int, c *bench.Case, unavailable error) {
 		if unavailable != nil {
-			fmt.Fprintf(log, "left out: %v\n", unavailable)
+			fmt.Fprintf(log, "%s is left out: %v\n", c.Subject, unavailable)
 			return
 		}
 		fmt.Fprintf(log, "run %d: %s, %s\n", run+1, c.Scenario, c.Subject)
 	}
 	series, failed := o.measureEngine(ctx, inMemory, soaks, cpus, report)
-	more, alsoFailed := o.measureWire(ctx, onWire, cpus, report, log)
+	told := false
+	nicMode := func(mode string) {
+		if !told {
+			fmt.Fprintf(about, "NIC mode of sluice: %s\n\n", mode)
+		}
+		told = true
+	}
+	more, alsoFailed := o.measureWire(ctx, onWire, wire.Config{CPUs: cpus, Duration: o.length, Testpmd: o.testpmd, L2fwd: o.l2fwd, NICMode: nicMode}, report, log)
 	series = append(series, more...)
 	return errors.Join(failed, alsoFailed, o.write(out, series))
 }
@@ -293,7 +305,7 @@ func (o *benchOptions) measureEngine(ctx context.Context, all []engine.Scenario,
 	return append(series, engine.Ratios(series)...), err
 }
 
-func (o *benchOptions) measureWire(ctx context.Context, all []string, cpus bench.CPUs, report func(int, *bench.Case, error), log io.Writer) ([]bench.Series, error) {
+func (o *benchOptions) measureWire(ctx context.Context, all []string, c wire.Config, report func(int, *bench.Case, error), log io.Writer) ([]bench.Series, error) {
 	switch {
 	case len(all) == 0:
 		return nil, nil
@@ -301,17 +313,22 @@ func (o *benchOptions) measureWire(ctx context.Context, all []string, cpus bench
 		fmt.Fprintf(log, "%s is left out: %v\n", strings.Join(all, ", "), testnet.ErrNotRoot)
 		return nil, nil
 	}
-	self, err := os.Executable()
+	var err error
+	if c.Sluice, err = os.Executable(); err != nil {
+		return nil, err
+	}
+	if err := cpu.PinProcess(c.CPUs.Rest...); err != nil {
+		return nil, err
+	}
+	cases, err := wire.Cases(c, all)
 	if err != nil {
 		return nil, err
 	}
-	if err := cpu.PinProcess(cpus.Rest...); err != nil {
-		return nil, err
-	}
-	cases, err := wire.Cases(wire.Config{CPUs: cpus, Duration: o.length, Sluice: self, Testpmd: o.testpmd, L2fwd: o.l2fwd}, all)
+	only, err := regexp.Compile(o.subjects)
 	if err != nil {
-		return nil, err
+		return nil, usageError{err}
 	}
+	cases = slices.DeleteFunc(cases, func(c bench.Case) bool { return !only.MatchString(c.Subject) })
 	series, err := bench.Run(ctx, cases, o.runs, report)
 	return append(series, wire.Ratios(series)...), err
 }
