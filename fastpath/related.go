@@ -139,7 +139,8 @@ func (p *Pipeline) relatedTunnel(k *Packet, frame []byte, quoted *packet.Info) V
 	if !rewrite.ICMPRight(&k.Frame, &k.Info) {
 		return DropICMPChecksum
 	}
-	c, server, asked := p.conns.At(k.conn), &p.snap.Reals[real], p.realHops[real].hop != nil
+	c, server := p.conns.At(k.conn), &p.snap.Reals[real]
+	asked := p.realHops[real].hop != nil || c.Real != real // the kernel asks the connection's server
 	p.along(k, p.wayTo(real, lb.TUN), &server.Addr, c)
 	m := packet.ICMPHeader(frame[k.Info.L4:])
 	k.MTU = server.Path.Learn(m.Type(), m.Code(), m.Rest(), k.Hop.MTU, asked, k.Info.Family, p.now)

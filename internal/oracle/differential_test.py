@@ -166,7 +166,9 @@ class Cases(unittest.TestCase):
         for rule, error, shared in (("-a -t 1:80 -r 10.0.2.11:80 -m", narrow, True), ("-a -t 1:80 -r 10.0.2.11:80 -m", wide, False),
                                     ("-a -t 1:80 -r 10.0.2.11:80 -i", narrow, False), ("-a -t 1:80 -r 10.0.2.12:80 -g", narrow, False)):
             self.assertEqual(randcases.tunnels_share({"ipvs": [rule], "steps": [error]}), shared, f"{rule}, {error}")
-            self.assertEqual(randcases.tunnels_share({"steps": [{"cmd": "ipvsadm " + rule}, error]}), shared, f"a command: {rule}, {error}")
+            self.assertEqual(randcases.tunnels_share({"steps": [error, {"cmd": "ipvsadm " + rule}]}), shared, f"a command: {rule}, {error}")
+        for rule, shared in (("-e -t 1:80 -r 10.0.2.11:80 -i", False), ("-e -t 1:80 -r 10.0.2.12:80 -i", True)):
+            self.assertEqual(randcases.tunnels_share({"steps": [{"cmd": "ipvsadm " + rule}, narrow]}), shared, f"before the error: {rule}")
 
     def test_back_from_the_trash(self):
         """A server comes back when it is certain whether the kernel still knows it."""
