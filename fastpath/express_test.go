@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-lb/sluice/fastpath/pathtest"
 	"github.com/sluice-lb/sluice/lb"
 	"github.com/sluice-lb/sluice/lb/conn"
+	"github.com/sluice-lb/sluice/lb/flow"
 )
 
 // FuzzExpress holds the way of plain packets against its twin, which reads every packet
@@ -162,6 +163,33 @@ func (w *walk) frames() (out []arrival) {
 		out = append(out, a)
 	}
 	return out
+}
+
+// FuzzPlain: what is read of a plain frame is what is read of it whole.
+func FuzzPlain(f *testing.F) {
+	for _, a := range []arrival{syn(1000), back(fromServer().IP4("10.0.2.11", client).UDP(53, 1000)), in(fromClient().IP6(client6, vip6).TCP(1, 80, ackFlag))} {
+		f.Add(a.frame, uint8(a.port))
+	}
+	f.Fuzz(func(t *testing.T, frame []byte, port uint8) {
+		if len(frame) > 1500 {
+			return
+		}
+		r := newWalker(t, nil)
+		for _, role := range []Role{RoleBoth, RoleClient, RoleServer} {
+			r.pipe.roles = []Role{role, role}
+			r.fill(arrival{int(port % 2), frame})
+			k := &r.batch.Pkts[0]
+			short, ok := r.pipe.plain(k)
+			if !ok {
+				continue
+			}
+			reply := k.Reply
+			var key flow.Key
+			if !r.pipe.whole(k, &key) || key != short.Key() || k.Reply != reply || r.conns.Hash(&key) != r.conns.Hash4(short) {
+				t.Errorf("%s: plain %v, reply %t, whole %v, %t, %v", packettest.Describe(frame), short.Key(), reply, key, k.Reply, k.Verdict)
+			}
+		}
+	})
 }
 
 // TestExpressUDPChecksum: whatever a UDP checksum is, right or wrong, it becomes what it

@@ -11,43 +11,7 @@ import (
 // what the kernel's IPVS needs: a TCP header's 20 bytes but not whether its
 // data offset is right, UDP's 8 but not its length field, SCTP's common header
 // and its first chunk's. Of IPv4 the header checksum is verified.
-//
-// The frames that most are, TCP or UDP in IPv4 without tags, options,
-// fragments or faults, take the way below, where one length check covers every
-// byte that is read. All others take parse, its plain twin.
 func Parse(frame []byte, in *Info) Result {
-	if len(frame) < EthernetLen+IPv4Len+TCPLen || len(frame) > MaxFrame {
-		return parse(frame, in)
-	}
-	h := (*[EthernetLen + IPv4Len + TCPLen]byte)(frame)
-	least := IPv4Len + TCPLen
-	if h[23] == ProtoUDP {
-		least = IPv4Len + UDPLen
-	}
-	total := int(be.Uint16(h[16:]))
-	if binary.LittleEndian.Uint32(h[12:])&0xffffff != 0x450008 || // EtherType, version, header length
-		h[23] != ProtoTCP && h[23] != ProtoUDP || be.Uint16(h[20:])&(ipv4MF|ipv4Offset) != 0 || h[0]&1 != 0 ||
-		total < least || total > len(frame)-EthernetLen || !csum.Right4(h[14:34]) || badSource4(h[14:34]) {
-		return parse(frame, in)
-	}
-	binary.LittleEndian.PutUint64(in.Src[:], 0)
-	mapped(&in.Src, binary.LittleEndian.Uint32(h[26:]))
-	binary.LittleEndian.PutUint64(in.Dst[:], 0)
-	mapped(&in.Dst, binary.LittleEndian.Uint32(h[30:]))
-	in.SrcPort, in.DstPort = be.Uint16(h[34:]), be.Uint16(h[36:])
-	in.L3, in.L4, in.End, in.Frag = EthernetLen, EthernetLen+IPv4Len, uint32(EthernetLen+total), 0
-	in.Family, in.Proto, in.TTL, in.VLANs = 4, h[23], h[22], 0
-	in.VLAN = [MaxTags]uint16{}
-	in.TOS, in.Event, in.TCPFlags, in.Flags = h[15], 0, 0, Flags(h[20]>>6&1)*FlagDF
-	if h[23] == ProtoTCP {
-		in.TCPFlags = h[47]
-		in.Event = TCPEvent(h[47])
-	}
-	return Parsed
-}
-
-// parse is Parse for any frame.
-func parse(frame []byte, in *Info) Result {
 	*in = Info{}
 	if uint(len(frame))-EthernetLen > MaxFrame-EthernetLen {
 		if len(frame) > MaxFrame {

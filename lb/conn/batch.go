@@ -35,6 +35,7 @@ func (t *Table) Seek(hashes []uint64, out []ID) {
 // Candidates sets out[i], the bucket's number for hashes[i], to a connection that
 // may have that key, and asks for its memory; 0: there is none in that bucket.
 func (t *Table) Candidates(hashes []uint64, out []ID) {
+	t.settle()
 	out = out[:len(hashes)]
 	if t.prefetch {
 		t.prefetchCandidates(hashes, out)

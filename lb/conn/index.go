@@ -140,6 +140,9 @@ func (t *Table) equal(id ID, k *flow.Key) bool {
 // locate returns the bucket, slot and connection that hold key k with hash h;
 // the ID is 0 if none does.
 func (t *Table) locate(k *flow.Key, h uint64) (place, uint32, int, ID) {
+	if t.owed.n > 0 && h&1 != 0 {
+		t.settle()
+	}
 	p := t.index.place(h)
 	at := p.first
 	for {
@@ -157,9 +160,9 @@ func (t *Table) locate(k *flow.Key, h uint64) (place, uint32, int, ID) {
 	}
 }
 
-// link files connection id under key k; false: there is no room.
-func (t *Table) link(k *flow.Key, id ID) bool {
-	p, at, slot, head := t.locate(k, t.Hash(k))
+// link files connection id under key k, whose hash is h; false: there is no room.
+func (t *Table) link(k *flow.Key, h uint64, id ID) bool {
+	p, at, slot, head := t.locate(k, h)
 	t.older[id][k.Side] = head
 	if head != 0 {
 		t.index[at].set(slot, p.tag, id)
@@ -207,5 +210,41 @@ func (t *Table) unlink(k *flow.Key, id ID) {
 		t.index[at].set(slot, p.tag, older)
 	default:
 		t.index.drop(p, at, slot)
+	}
+}
+
+// owed are connections that are not filed under their server's key yet: its bucket's
+// memory was asked for, and is waited for when they are many, or when any server's key is looked for.
+type owed struct {
+	n      int
+	ids    [64]ID
+	hashes [64]uint64
+	bucket [1]ID // scratch
+}
+
+// owe leaves connection id to be filed under its server's key k; false: there is no room.
+func (t *Table) owe(id ID, k *flow.Key) bool {
+	o, h := &t.owed, t.Hash(k)
+	if 2*t.len >= keysPerBucket*len(t.index) {
+		return t.link(k, h, id) // more keys than New makes room for: it may be refused
+	}
+	if o.n == len(o.ids) {
+		t.settle()
+	}
+	o.ids[o.n], o.hashes[o.n] = id, h
+	o.n++
+	t.Seek(o.hashes[o.n-1:o.n], o.bucket[:])
+	return true
+}
+
+// settle files what is owed.
+func (t *Table) settle() {
+	o := &t.owed
+	n := o.n
+	o.n = 0
+	for i, id := range o.ids[:n] {
+		if key := t.conns[id].serverKey(&t.reals[id]); !t.link(&key, o.hashes[i], id) {
+			t.reals[id] = flow.Addr{} // filed nowhere: as unlikely as keysPerBucket says
+		}
 	}
 }

@@ -26,6 +26,7 @@ type Table struct {
 	len      int
 	reminder clock.Ticks
 	reminded bool
+	owed     owed
 }
 
 // At returns connection id; the pointer is good until its Delete.
@@ -75,16 +76,17 @@ func (t *Table) Insert(c *Conn, server *flow.Key) (ID, bool) {
 	*e = *c
 	e.Timeout = min(c.Timeout, MaxTimeout)
 	client := c.ClientKey()
-	linked := t.link(&client, id)
-	if linked && server != nil {
-		t.reals[id] = server.Local
-		if linked = t.link(server, id); !linked {
-			t.unlink(&client, id)
-		}
-	}
-	if !linked {
+	if !t.link(&client, t.Hash(&client), id) {
 		t.release(id)
 		return 0, false
+	}
+	if server != nil {
+		t.reals[id] = server.Local
+		if !t.owe(id, server) {
+			t.unlink(&client, id)
+			t.release(id)
+			return 0, false
+		}
 	}
 	if t.len == 0 {
 		t.wheel.now = c.Stamp // an empty wheel starts where it is first needed

@@ -172,10 +172,10 @@ func (s *Stripe) Invalidate(id ID) {
 	s.unlink(&key, id)
 	c.VirtualPort, c.RealPort = 0xffff, 0xffff // ClientPort keeps those of many calls apart
 	key = c.ClientKey()
-	if !s.link(&key, id) {
+	if !s.link(&key, s.Hash(&key), id) {
 		*c = old
 		key = c.ClientKey()
-		s.link(&key, id) // the place that it just left
+		s.link(&key, s.Hash(&key), id) // the place that it just left
 	}
 }
 
