@@ -132,7 +132,7 @@ func (r *outRing[T]) slot(i uint32) *T { return &r.entries[(r.head+i)&r.mask] }
 // submit gives the kernel the first n reserved entries.
 func (r *outRing[T]) submit(n uint32) {
 	r.head += n
-	r.producer.Store(r.head)
+	storeRelease(r.producer, r.head)
 }
 
 // pending is the number of entries that the kernel has not consumed.
@@ -162,5 +162,5 @@ func (r *inRing[T]) slot(i uint32) *T { return &r.entries[(r.tail+i)&r.mask] }
 // release gives the kernel the first n entries back.
 func (r *inRing[T]) release(n uint32) {
 	r.tail += n
-	r.consumer.Store(r.tail)
+	storeRelease(r.consumer, r.tail)
 }
