@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 GO        ?= go
-BENCHTIME ?= 1s
+BENCHTIME ?= 400ms
 BENCHFLAGS ?=
 FUZZ      ?= .
 FUZZTIME  ?= 60s

@@ -39,7 +39,6 @@ const (
 	reloadClients = 10 // ports that send to each
 	reloadRate    = 100_000
 	reloads       = 100
-	// reloadsShort is how many there are when a run counts for less than a second.
 	reloadsShort  = 10
 	firstService  = 1000 // port
 	firstRealPort = 20_000
@@ -201,7 +200,7 @@ func (r *reloader) run(ctx context.Context) ([]bench.Sample, error) {
 		return nil, err
 	}
 	times := reloads
-	if r.config.Duration < time.Second {
+	if r.config.Short {
 		times = reloadsShort
 	}
 	var took []float64

@@ -19,6 +19,7 @@ import (
 type Config struct {
 	CPUs     bench.CPUs
 	Duration time.Duration // of counting, a run
+	Short    bool          // it is only to be seen that everything works
 	Sluice   string        // path of the binary
 	Testpmd  string        // path or name of DPDK's
 	L2fwd    string        // path or name of bench/peers'

@@ -105,7 +105,7 @@ func (o *benchOptions) run(cmd *cobra.Command) error {
 		return usageError{errors.New("--short and --full: want one of them")}
 	}
 	if o.short {
-		o.runs, o.length = 1, min(o.length, 500*time.Millisecond)
+		o.runs, o.length = 1, min(o.length, 200*time.Millisecond)
 	}
 	out, log := cmd.OutOrStdout(), cmd.ErrOrStderr()
 	inMemory, err := o.engineScenarios()
