@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 GO        ?= go
-BENCHTIME ?= 400ms
+BENCHTIME ?= 800ms
 BENCHFLAGS ?=
 FUZZ      ?= .
 FUZZTIME  ?= 60s

@@ -44,13 +44,13 @@ func Tables(records []bench.Record) string {
 		}
 		return s.Scale.String(), fmt.Sprintf("%s %s, %s connections", s.Method, s.Family, engine.Short(s.Conns))
 	}, "time"))
-	section("engine, ratios", ratioTable(records, "engine/"))
+	section("engine, ratios run by run", engineRatios(records))
 	for _, name := range scenarios(records, "") {
 		if _, err := engine.Parse(name); err != nil {
 			section(name, subjectTable(records, name))
+			section(name+", ratios run by run", ratioTable(records, name))
 		}
 	}
-	section("wire, ratios", ratioTable(records, "wire/"))
 	return out.String()
 }
 
@@ -128,11 +128,12 @@ func (g *grid) String() string {
 	return markdown(table)
 }
 
-// ratioTable is the ratios of one subject to another.
-func ratioTable(records []bench.Record, prefix string) string {
+// engineRatios are those of scenarios that differ in one thing.
+func engineRatios(records []bench.Record) string {
 	table := [][]string{{"scenario", "of", "metric", "ratio"}}
 	for i := range records {
-		if r := &records[i]; strings.HasPrefix(r.Scenario, prefix) && compares(r) {
+		r := &records[i]
+		if _, err := engine.Parse(r.Scenario); err == nil && compares(r) {
 			table = append(table, []string{r.Scenario, r.Subject, r.Metric, spread(r)})
 		}
 	}
@@ -140,6 +141,17 @@ func ratioTable(records []bench.Record, prefix string) string {
 		return ""
 	}
 	return markdown(table)
+}
+
+// ratioTable has a line for each pair of a scenario's subjects.
+func ratioTable(records []bench.Record, scenario string) string {
+	var g grid
+	for i := range records {
+		if r := &records[i]; r.Scenario == scenario && compares(r) {
+			g.set(r.Subject, r.Metric, spread(r))
+		}
+	}
+	return g.String()
 }
 
 // many is from where on a table has k and M.

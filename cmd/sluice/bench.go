@@ -277,7 +277,7 @@ func (o *benchOptions) measure(ctx context.Context, inMemory []engine.Scenario, 
 		}
 		told = true
 	}
-	more, alsoFailed := o.measureWire(ctx, onWire, wire.Config{CPUs: cpus, Duration: o.length, Testpmd: o.testpmd, L2fwd: o.l2fwd, NICMode: nicMode}, report, log)
+	more, alsoFailed := o.measureWire(ctx, onWire, wire.Config{CPUs: cpus, Duration: o.length, Short: o.short, Testpmd: o.testpmd, L2fwd: o.l2fwd, NICMode: nicMode}, report, log)
 	series = append(series, more...)
 	return errors.Join(failed, alsoFailed, o.write(out, series))
 }
