@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -61,9 +62,10 @@ func twice(records []bench.Record, s engine.Scenario) bool {
 }
 
 // pivot is a table of one metric of the engine's scenarios that have a place
-// in it; "" if there are none.
+// in it, few connections first; "" if there are none.
 func pivot(records []bench.Record, place func(s engine.Scenario) (row, column string), metric string) string {
 	var g grid
+	conns := map[string]int{} // of a column's scenarios
 	for i := range records {
 		r := &records[i]
 		s, err := engine.Parse(r.Scenario)
@@ -72,8 +74,10 @@ func pivot(records []bench.Record, place func(s engine.Scenario) (row, column st
 		}
 		if row, column := place(s); row != "" {
 			g.set(row, column, spread(r))
+			conns[column] = s.Conns
 		}
 	}
+	slices.SortStableFunc(g.columns, func(a, b string) int { return cmp.Compare(conns[a], conns[b]) })
 	return g.String()
 }
 
