@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -223,13 +224,17 @@ func TestExpressUDPChecksum(t *testing.T) {
 	}
 }
 
-// TestPacketLines: what the usual packet needs is in the first of a packet's lines.
+// TestPacketLines: what the usual packet needs is in the first of a packet's lines, and
+// fields are where the assembly looks.
 func TestPacketLines(t *testing.T) {
 	if head := offset(t, "head"); head != 64-8 && head != 64 {
 		t.Errorf("head is at byte %d of a Packet, want it at the end of the first 64 or behind them", head)
 	}
 	if chunk, off := offset(t, "Chunk"), offset(t, "Off"); chunk != 0 || off != 24 {
 		t.Errorf("Chunk and Off are at bytes %d and %d of a Packet, where fetch_amd64.s looks at 0 and 24", chunk, off)
+	}
+	if real, _ := reflect.TypeFor[conn.Conn]().FieldByName("Real"); real.Offset != 44 {
+		t.Errorf("Real is at byte %d of a Conn, where fetch_amd64.s looks at 44", real.Offset)
 	}
 	if size := reflect.TypeFor[lane]().Size(); size != 64 {
 		t.Errorf("a lane has %d bytes, want 64", size)
@@ -246,4 +251,33 @@ func offset(t *testing.T, name string) uintptr {
 		return frame.Offset + f.Offset
 	}
 	return f.Offset
+}
+
+// TestManyServers: with more servers than lanes stay in the cache by themselves each packet
+// still goes to its own server, and none without one does harm.
+func TestManyServers(t *testing.T) {
+	s := service("tcp 10.0.1.100:80 rr")
+	for i := range manyLanes + 100 {
+		server := service("tcp 10.0.1.100:80 rr", fmt.Sprintf("nat 10.0.2.%d:%d 1", 11+i%4, 8000+i)).Servers[0]
+		s.Servers = append(s.Servers, server)
+	}
+	r := newRig(t, options{max: 2 * manyLanes}, s)
+	var servers []string
+	for port := range uint16(manyLanes) {
+		servers = append(servers, r.fate(syn(1000+port)))
+		r.process(in(fromClient().IP4(client, vip).TCP(1000+port, 80, ackFlag)))
+	}
+	for port := uint16(0); port < manyLanes; port += 50 {
+		var frames []arrival
+		for i := range uint16(50) {
+			frames = append(frames, in(fromClient().IP4(client, vip).TCP(1000+port+i, 80, ackFlag)))
+		}
+		frames = append(frames, in(fromClient().IP4(client, vip).TCP(5000+port, 80, ackFlag))) // of no connection
+		got := r.process(frames...)
+		for i := range 50 {
+			if want := strings.Replace(servers[int(port)+i], "TCP [S]", "TCP [A]", 1); got[i] != want {
+				t.Fatalf("connection %d: %s, want %s", int(port)+i, got[i], want)
+			}
+		}
+	}
 }

@@ -2,5 +2,10 @@
 
 package fastpath
 
-// fetch does nothing: this architecture has no prefetch here.
+import "github.com/sluice-lb/sluice/lb/conn"
+
+// This architecture has no prefetch here.
+
 func fetch([]Packet) {}
+
+func fetchServers(*conn.Conn, []conn.ID, []lane) {}

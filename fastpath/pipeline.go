@@ -223,10 +223,17 @@ func keyOf(in *packet.Info, fromClient bool, key *flow.Key) {
 	key.Side = flow.ServerSide
 }
 
+// manyLanes is how many real servers' lanes and counters stay in the cache by
+// themselves.
+const manyLanes = 1000
+
 // lookup asks the table for the whole batch at once, so that its memory
 // reads overlap.
 func (p *Pipeline) lookup(b *Batch) {
 	p.conns.Candidates(b.hashes[:b.look], b.ids[:b.look])
+	if len(p.lanes) > manyLanes {
+		fetchServers(p.conns.At(0), b.ids[:b.look], p.lanes)
+	}
 	for i := 0; i < b.look && b.whole > 0; i++ {
 		if k := &b.Pkts[b.which[i]]; !k.plain && k.Reply {
 			p.conns.FetchReal(b.ids[i])
