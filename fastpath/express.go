@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"github.com/sluice-lb/sluice/fastpath/csum"
 	"github.com/sluice-lb/sluice/fastpath/packet"
@@ -86,7 +87,7 @@ func (p *Pipeline) express(k *Packet, key flow.Key4, hash uint64, id conn.ID) bo
 		l.row.OutBytes += uint64(length)
 		l.svc.OutPackets++
 		l.svc.OutBytes += uint64(length)
-		natOut(h, c)
+		nat(h, (*[4]byte)(h[26:30]), (*[2]byte)(h[34:36]), binary.LittleEndian.Uint32(c.Virtual[12:]), c.VirtualPort)
 		leave(k, h, way)
 	} else {
 		if !isKey(key, c, binary.LittleEndian.Uint32(c.Virtual[12:]), c.VirtualPort, flow.ClientSide) {
@@ -108,7 +109,7 @@ func (p *Pipeline) express(k *Packet, key flow.Key4, hash uint64, id conn.ID) bo
 		l.svc.InPackets++
 		l.svc.InBytes += uint64(length)
 		if l.how == conn.Flags(lb.NAT) {
-			natIn(h, l.addr, c.RealPort)
+			nat(h, (*[4]byte)(h[30:34]), (*[2]byte)(h[36:38]), l.addr, c.RealPort)
 		} else {
 			hop(h, 0)
 		}
@@ -149,26 +150,20 @@ func (p *Pipeline) staysUDP(c *conn.Conn, h *[plainLen]byte, d conn.Direction) b
 	return binary.LittleEndian.Uint16(h[40:]) != 0 && c.Timeout == p.timeoutUDP && (d != conn.Output || c.Control == 0 || c.Flags&conn.Assured != 0)
 }
 
-// natIn gives a packet its server as destination: rewrite.NATIn.
-func natIn(h *[plainLen]byte, addr uint32, port uint16) {
-	was := binary.LittleEndian.Uint32(h[30:])
-	binary.LittleEndian.PutUint32(h[30:], addr)
-	change := csum.Change32(was, addr)
+// nat gives a packet another endpoint, whose address and port are at wasAddr and wasPort
+// of h: rewrite.NATIn and NATOut. addr is a little-endian word.
+func nat(h *[plainLen]byte, wasAddr *[4]byte, wasPort *[2]byte, addr uint32, port uint16) {
+	change := csum.Change32(binary.LittleEndian.Uint32(wasAddr[:]), addr)
+	binary.LittleEndian.PutUint32(wasAddr[:], addr)
 	hop(h, change)
-	wasPort := binary.LittleEndian.Uint16(h[36:])
-	binary.BigEndian.PutUint16(h[36:], port)
-	l4(h, change+csum.Change16(wasPort, binary.LittleEndian.Uint16(h[36:])))
-}
-
-// natOut gives a packet its service as source: rewrite.NATOut.
-func natOut(h *[plainLen]byte, c *conn.Conn) {
-	was, is := binary.LittleEndian.Uint32(h[26:]), binary.LittleEndian.Uint32(c.Virtual[12:])
-	binary.LittleEndian.PutUint32(h[26:], is)
-	change := csum.Change32(was, is)
-	hop(h, change)
-	wasPort := binary.LittleEndian.Uint16(h[34:])
-	binary.BigEndian.PutUint16(h[34:], c.VirtualPort)
-	l4(h, change+csum.Change16(wasPort, binary.LittleEndian.Uint16(h[34:])))
+	port = bits.ReverseBytes16(port)
+	change += csum.Change16(binary.LittleEndian.Uint16(wasPort[:]), port)
+	binary.LittleEndian.PutUint16(wasPort[:], port)
+	if h[23] == packet.ProtoTCP {
+		binary.LittleEndian.PutUint16(h[50:], csum.Apply(binary.LittleEndian.Uint16(h[50:]), change))
+		return
+	}
+	binary.LittleEndian.PutUint16(h[40:], csum.NonZero(csum.Apply(binary.LittleEndian.Uint16(h[40:]), change)))
 }
 
 // hop takes a hop off the TTL and adjusts the header's checksum by that and change.
@@ -181,19 +176,6 @@ func hop(h *[plainLen]byte, change csum.Change) {
 
 // ttlChange is what a TTL less by 1 changes, the low half of its word.
 const ttlChange = csum.Change(^uint16(1))
-
-// l4 adjusts the checksum of TCP, or of UDP.
-func l4(h *[plainLen]byte, change csum.Change) {
-	if h[23] != packet.ProtoTCP {
-		l4UDP(h, change)
-		return
-	}
-	binary.LittleEndian.PutUint16(h[50:], csum.Apply(binary.LittleEndian.Uint16(h[50:]), change))
-}
-
-func l4UDP(h *[plainLen]byte, change csum.Change) {
-	binary.LittleEndian.PutUint16(h[40:], csum.NonZero(csum.Apply(binary.LittleEndian.Uint16(h[40:]), change)))
-}
 
 // leave writes the link header, whose EtherType stays, and the port.
 func leave(k *Packet, h *[plainLen]byte, to *header) {
