@@ -91,12 +91,13 @@ func (r *run) delaysAt(ctx context.Context, rate float64) (best delays, waited f
 		return best, 0, err
 	}
 	waited = math.Inf(1)
-	for i := 0; i < windows && waited > undisturbed; i++ {
+	none := func(d *delays) bool { return math.IsNaN(d.percentile(50)) }
+	for i := 0; i < windows && waited > undisturbed || i < emptyWindows && none(&best); i++ {
 		d, part, err := r.delaysWindow(ctx, r.config.Duration/delaysPart)
 		if err != nil {
 			return best, 0, err
 		}
-		if part < waited {
+		if part < waited && !none(&d) {
 			best, waited = d, part
 		}
 	}

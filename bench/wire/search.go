@@ -13,7 +13,7 @@ const (
 	// Resolution is the part of a rate to which the highest one is searched for.
 	Resolution = 0.02
 
-	trials   = 2                      // that must all fail for a rate to be too high: a moment of others on the machine is no limit
+	trials   = 3                      // that must all fail for a rate to be too high: a moment of others on the machine is no limit
 	settleAt = 50 * time.Millisecond  // at a new rate
 	drain    = 100 * time.Millisecond // for what is on its way, at most
 	most     = 20e6                   // packets/s, more than can be made

@@ -45,8 +45,9 @@ const (
 	// Of what a run counts: a window of a load, one of delays, and a trial of the search.
 	windowPart, delaysPart, trialPart = 2, 4, 10
 
-	windows   = 2  // of a load or of delays, at most
-	disturbed = 20 // a window is, if the forwarder waited for its CPU this part of it
+	windows      = 2  // of a load or of delays, at most
+	emptyWindows = 10 // of delays, while the machine lets no packet through
+	disturbed    = 20 // a window is, if the forwarder waited for its CPU this part of it
 	// undisturbed is what part it may have waited of a window of delays.
 	undisturbed = 0.0002
 )
