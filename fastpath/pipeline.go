@@ -260,8 +260,10 @@ func (p *Pipeline) schedule(b *Batch) {
 		}
 		b.which[rest] = at
 		rest++
-		if k.conn = p.conns.Confirm(&b.keys[i], b.hashes[i], b.ids[i]); p.replaced || p.added {
-			k.conn = p.conns.Lookup(&b.keys[i]) // an earlier packet of the batch changed the table
+		if p.replaced || p.added {
+			k.conn = p.conns.LookupHash(&b.keys[i], b.hashes[i]) // an earlier packet of the batch changed the table
+		} else {
+			k.conn = p.conns.Confirm(&b.keys[i], b.hashes[i], b.ids[i])
 		}
 		if k.conn == 0 {
 			p.otherSide(k)

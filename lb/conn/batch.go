@@ -61,8 +61,7 @@ func (t *Table) Confirm(k *flow.Key, h uint64, id ID) ID {
 	if id == 0 && t.index[t.index.first(h)].overflow == 0 || id != 0 && t.equal(id, k) {
 		return id
 	}
-	_, _, _, id = t.locate(k, h)
-	return id
+	return t.LookupHash(k, h)
 }
 
 // candidate returns the ID in the first slot with that tag, 0 if there is

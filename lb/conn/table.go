@@ -43,8 +43,11 @@ func (t *Table) Len() int { return t.len }
 func (t *Table) Max() int { return len(t.conns) - 1 }
 
 // Lookup returns the newest connection with key k, 0 if there is none.
-func (t *Table) Lookup(k *flow.Key) ID {
-	_, _, _, id := t.locate(k, t.Hash(k))
+func (t *Table) Lookup(k *flow.Key) ID { return t.LookupHash(k, t.Hash(k)) }
+
+// LookupHash is Lookup of a key whose hash is h.
+func (t *Table) LookupHash(k *flow.Key, h uint64) ID {
+	_, _, _, id := t.locate(k, h)
 	return id
 }
 
