@@ -109,9 +109,6 @@ func (h ICMPHeader) Type() uint8 { return h[0] }
 // Code says which kind of Type it is.
 func (h ICMPHeader) Code() uint8 { return h[1] }
 
-// Checksum is the message's.
-func (h ICMPHeader) Checksum() uint16 { return be.Uint16(h[2:]) }
-
 // SetChecksum writes the message's checksum.
 func (h ICMPHeader) SetChecksum(sum uint16) { be.PutUint16(h[2:], sum) }
 

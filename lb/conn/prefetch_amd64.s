@@ -80,3 +80,21 @@ none:
 
 done:
 	RET
+
+// func fetchEntry(conns, reals, timers, older unsafe.Pointer, id ID)
+// Asks for all that there is of an entry.
+TEXT ·fetchEntry(SB), NOSPLIT, $0-36
+	MOVQ conns+0(FP), DI
+	MOVQ reals+8(FP), SI
+	MOVQ timers+16(FP), DX
+	MOVQ older+24(FP), R8
+	MOVL id+32(FP), AX
+	MOVQ AX, BX
+	SHLQ $3, AX
+	PREFETCHT0 (R8)(AX*1)
+	SHLQ $1, AX
+	PREFETCHT0 (SI)(AX*1)
+	PREFETCHT0 (DX)(AX*1)
+	SHLQ $2, AX
+	PREFETCHT0 (DI)(AX*1)
+	RET

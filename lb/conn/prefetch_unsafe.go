@@ -26,3 +26,13 @@ func (t *Table) prefetchBuckets(hashes []uint64, out []ID) {
 func (t *Table) prefetchCandidates(hashes []uint64, out []ID) {
 	candidates(unsafe.Pointer(unsafe.SliceData(t.index)), unsafe.Pointer(unsafe.SliceData(t.conns)), hashes, out)
 }
+
+// fetchEntry asks for all that there is of an entry.
+//
+//go:noescape
+func fetchEntry(conns, reals, timers, older unsafe.Pointer, id ID)
+
+func (t *Table) prefetchEntry(id ID) {
+	fetchEntry(unsafe.Pointer(unsafe.SliceData(t.conns)), unsafe.Pointer(unsafe.SliceData(t.reals)),
+		unsafe.Pointer(unsafe.SliceData(t.timers)), unsafe.Pointer(unsafe.SliceData(t.older)), id)
+}

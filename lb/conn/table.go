@@ -68,7 +68,9 @@ func (t *Table) Insert(c *Conn, server *flow.Key) (ID, bool) {
 	id := t.freed
 	switch {
 	case id != 0:
-		t.freed = t.timers[id].next
+		if t.freed = t.timers[id].next; t.prefetch {
+			t.prefetchEntry(t.freed) // for the next connection
+		}
 	case int(t.fresh) < t.Max():
 		t.fresh++
 		id = t.fresh
