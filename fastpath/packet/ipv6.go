@@ -60,7 +60,6 @@ func transport6(frame []byte, l4, end int, in *Info) Result {
 		in.L4 = uint16(l4)
 		return transport(frame, l4, end, in)
 	}
-	in.Flags |= FlagOptions
 	l4, r := extensions(frame, l4, end, in)
 	if r != Parsed {
 		return r

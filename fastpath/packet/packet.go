@@ -47,7 +47,6 @@ const (
 	FlagFragment Flags = 1 << iota // part of a datagram, first or not; an IPv6 "atomic" fragment is whole and has it not
 	FlagFirst                      // the part with the transport header
 	FlagDF                         // IPv4: don't fragment
-	FlagOptions                    // IPv4 options or IPv6 extension headers are present
 	FlagGroup                      // destination MAC is multicast or broadcast
 	FlagAbort                      // SCTP: the first chunk is ABORT; Event may be that of a later one
 )

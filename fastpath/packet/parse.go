@@ -79,11 +79,8 @@ func parse4(frame []byte, at int, in *Info) Result {
 		if !csum.Right4(h) {
 			return BadChecksum
 		}
-	} else {
-		in.Flags |= FlagOptions
-		if csum.Fold(csum.Sum(h[:hlen], 0)) != 0 {
-			return BadChecksum
-		}
+	} else if csum.Fold(csum.Sum(h[:hlen], 0)) != 0 {
+		return BadChecksum
 	}
 	l4, end := at+hlen, at+total
 	addresses4(h, in)

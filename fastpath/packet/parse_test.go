@@ -70,7 +70,7 @@ func TestParse(t *testing.T) {
 			in.SrcPort, in.DstPort, in.End, in.Proto = 1, 2, 54+65535, 17
 		})},
 		{"IPv4 options", ip4.Options(1, 1, 1, 0).TCP(1000, 80, 0), info4(func(in *packet.Info) {
-			in.SrcPort, in.DstPort, in.L4, in.End, in.Proto, in.Event, in.Flags = 1000, 80, 38, 58, 6, flow.EventNone, packet.FlagOptions
+			in.SrcPort, in.DstPort, in.L4, in.End, in.Proto, in.Event = 1000, 80, 38, 58, 6, flow.EventNone
 		})},
 		{"a frame to a group", packettest.Eth(group, other).IP4(cip, vip).UDP(1, 2), info4(func(in *packet.Info) {
 			in.SrcPort, in.DstPort, in.End, in.Proto, in.Flags = 1, 2, 42, 17, packet.FlagGroup
@@ -95,7 +95,7 @@ func TestParse(t *testing.T) {
 			in.TOS, in.TTL = 0xb9, 9
 		})},
 		{"IPv6 with every extension header", ip6.HopByHop(6).DestOpts(14).Routing().AH().DestOpts(6).UDP(1, 2), info6(func(in *packet.Info) {
-			in.SrcPort, in.DstPort, in.L4, in.End, in.Proto, in.Flags = 1, 2, 118, 126, 17, packet.FlagOptions
+			in.SrcPort, in.DstPort, in.L4, in.End, in.Proto = 1, 2, 118, 126, 17
 		})},
 		{"the data offset of TCP is not IPVS's affair", ip4.TCP(1, 2, 0xc0|packettest.SYN), info4(func(in *packet.Info) {
 			in.SrcPort, in.DstPort, in.End, in.Proto, in.TCPFlags = 1, 2, 54, 6, 0xc0|packet.SYN
@@ -228,9 +228,9 @@ func TestFragmentInfo(t *testing.T) {
 	}{
 		{"first: ports", ip4.Fragment(0, true, 9).UDP(1, 53), packet.FlagFragment | packet.FlagFirst, 53, 34},
 		{"later: none", ip4.Fragment(8, true, 9).UDP(1, 53), packet.FlagFragment, 0, 34},
-		{"IPv6 first", ip6.Fragment(0, true, 9).UDP(1, 53), packet.FlagFragment | packet.FlagFirst | packet.FlagOptions, 53, 62},
-		{"IPv6, all of it", ip6.Fragment(0, false, 9).UDP(1, 53), packet.FlagFragment | packet.FlagFirst | packet.FlagOptions, 53, 62},
-		{"IPv6 later: what follows the fragment header is not read", ip6.Fragment(8, false, 9).DestOpts(6).UDP(1, 53), packet.FlagFragment | packet.FlagOptions, 0, 62},
+		{"IPv6 first", ip6.Fragment(0, true, 9).UDP(1, 53), packet.FlagFragment | packet.FlagFirst, 53, 62},
+		{"IPv6, all of it", ip6.Fragment(0, false, 9).UDP(1, 53), packet.FlagFragment | packet.FlagFirst, 53, 62},
+		{"IPv6 later: what follows the fragment header is not read", ip6.Fragment(8, false, 9).DestOpts(6).UDP(1, 53), packet.FlagFragment, 0, 62},
 	}
 	for _, tt := range tests {
 		var in packet.Info

@@ -46,9 +46,6 @@ func quoted4(frame []byte, at int, in *Info) Result {
 	if hlen > len(h) {
 		return Truncated
 	}
-	if hlen > IPv4Len {
-		in.Flags |= FlagOptions
-	}
 	bits := h.fragBits()
 	if bits&ipv4DF != 0 {
 		in.Flags |= FlagDF
@@ -74,9 +71,6 @@ func quoted6(frame []byte, at int, in *Info) Result {
 	l4, r := extensions(frame, at+IPv6Len, int(in.End), in)
 	if r != Parsed {
 		return r
-	}
-	if l4 != at+IPv6Len {
-		in.Flags |= FlagOptions
 	}
 	in.L4 = uint16(l4)
 	part := in.Flags&FlagFragment != 0
