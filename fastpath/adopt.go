@@ -56,6 +56,7 @@ func (p *Pipeline) Adopt(s *lb.Snapshot, now clock.Ticks) {
 	}
 	p.rows = s.Adopt(p.worker, p.snap)
 	p.snap = s
+	p.loads.Adopt(s, p.rows)
 	p.lanes = append(p.lanes, make([]lane, max(0, len(s.Reals)-len(p.lanes)))...)
 	p.version++
 	for state := range p.timeouts {

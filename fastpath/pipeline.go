@@ -56,6 +56,7 @@ type Pipeline struct {
 
 	snap              *lb.Snapshot
 	rows              *lb.Rows
+	loads             lb.Loads
 	scheds            []sched.Scheduler // by service slot
 	v4, v6            bool              // any service of the family (K-PATH-1)
 	hops              *nexthop.Table
@@ -101,6 +102,7 @@ type realHop struct {
 // forwarded, their new headers and way out. now is read once a batch.
 func (p *Pipeline) Process(b *Batch, now clock.Ticks) {
 	p.now, p.added, p.replaced, b.whole = now, false, false, 0
+	p.loads.Begin()
 	p.parse(b)    // frame → flow key, or a verdict
 	p.lookup(b)   // key → connection, in this worker's table only
 	p.schedule(b) // state and counts of the hits; the misses: service → real server → connection

@@ -173,7 +173,7 @@ func (p *Pipeline) pick(k *Packet, in *packet.Info, svc *lb.Service) uint32 {
 	if quotes(k) {
 		p.query.Dest = in.Src // the kernel's dh, lblc and lblcr look at the quote as it stands (K-SCH-DH)
 	}
-	at := p.scheds[svc.Slot].Pick(&p.query, p.snap)
+	at := p.scheds[svc.Slot].Pick(&p.query, &p.loads)
 	if at < 0 {
 		return lb.NoReal
 	}

@@ -169,17 +169,9 @@ func (p *Pipeline) recount(c *conn.Conn, state conn.State) {
 	if c.Real == lb.NoReal {
 		return
 	}
-	row := p.rows.Real(c.Real)
-	active, wasActive := conn.Active(c.Proto, state), c.Flags&conn.Inactive == 0
-	switch {
-	case wasActive && !active:
-		row.Active.Add(-1)
-		row.Inactive.Add(1)
-		c.Flags |= conn.Inactive
-	case !wasActive && active:
-		row.Inactive.Add(-1)
-		row.Active.Add(1)
-		c.Flags &^= conn.Inactive
+	if active := conn.Active(c.Proto, state); active != (c.Flags&conn.Inactive == 0) {
+		p.rows.Recount(c.Real, active)
+		c.Flags ^= conn.Inactive
 	}
 }
 

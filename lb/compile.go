@@ -244,7 +244,7 @@ func (r *Rows) withRoom(services, reals int) *Rows {
 	if services <= len(r.services)*chunkRows && reals <= len(r.reals)*chunkRows {
 		return r
 	}
-	return &Rows{services: grow(r.services, services), reals: grow(r.reals, reals)}
+	return &Rows{services: grow(r.services, services), reals: grow(r.reals, reals), changes: r.changes.Grow(reals)}
 }
 
 // compile returns the timeouts of every state.

@@ -482,7 +482,7 @@ func TestSchedulerSwap(t *testing.T) {
 		s.Adopt(svc.Dests, svc.Plan)
 		var b strings.Builder
 		for range 9 {
-			fmt.Fprint(&b, svc.Dests[s.Pick(&sched.Query{}, d.Current())].Weight)
+			fmt.Fprint(&b, svc.Dests[s.Pick(&sched.Query{}, loadsOf(d.Current()))].Weight)
 		}
 		return b.String()
 	}

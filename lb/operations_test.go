@@ -135,7 +135,7 @@ func picks(d *Director) string {
 		}
 		b.WriteString(" picks ")
 		for port := range uint16(30) {
-			fmt.Fprintf(&b, "%d ", worker.Pick(&sched.Query{ClientPort: port, Client: *addr("10.9.0.1")}, s))
+			fmt.Fprintf(&b, "%d ", worker.Pick(&sched.Query{ClientPort: port, Client: *addr("10.9.0.1")}, loadsOf(s)))
 		}
 		b.WriteString("\n")
 	}
@@ -164,7 +164,7 @@ func (f following) choose(d *Director) string {
 	for _, spec := range d.Spec().Services {
 		fmt.Fprintf(&b, "%s:", spec.Key)
 		for port := range uint16(3) {
-			fmt.Fprintf(&b, " %d", f[spec.Key].Pick(&sched.Query{ClientPort: port, Client: *addr("10.9.0.1")}, d.Current()))
+			fmt.Fprintf(&b, " %d", f[spec.Key].Pick(&sched.Query{ClientPort: port, Client: *addr("10.9.0.1")}, loadsOf(d.Current())))
 		}
 		b.WriteString("\n")
 	}
@@ -233,7 +233,7 @@ func choices(d *Director, worker sched.Scheduler, n int) string {
 	svc := d.Current().Find(ProtoTCP, addr("10.0.0.1"), 80, 0)
 	worker.Adopt(svc.Dests, svc.Plan)
 	for range n {
-		fmt.Fprint(&b, svc.Dests[worker.Pick(&sched.Query{}, d.Current())].Addr[15])
+		fmt.Fprint(&b, svc.Dests[worker.Pick(&sched.Query{}, loadsOf(d.Current()))].Addr[15])
 	}
 	return b.String()
 }

@@ -1,6 +1,10 @@
 package lb
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/sluice-lb/sluice/lb/sched"
+)
 
 // Counters are a service's or a real server's (K-STAT-1). Bytes are those of
 // IP packets. They are plain: the worker that owns them writes them, and
@@ -46,6 +50,7 @@ const chunkRows = 256
 type Rows struct {
 	services []*[chunkRows]ServiceRow
 	reals    []*[chunkRows]RealRow
+	changes  sched.Changes // of loads, by real ID
 }
 
 // Real returns the row of a real server of the snapshot.

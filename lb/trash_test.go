@@ -180,7 +180,7 @@ func TestCollectSweepsCaches(t *testing.T) {
 		must(t, err)
 		s.Adopt(svc.Dests, svc.Plan)
 		q := sched.Query{Dest: *addr("10.0.0.1")}
-		first := svc.Dests[s.Pick(&q, d.Current())].ID
+		first := svc.Dests[s.Pick(&q, loadsOf(d.Current()))].ID
 		d.Current().Rows(0).Real(first).Active.Add(1) // wlc would choose another from now on
 		sweep := func(from, to int) {
 			for minute := from; minute < to; minute++ {
@@ -188,12 +188,12 @@ func TestCollectSweepsCaches(t *testing.T) {
 			}
 		}
 		sweep(0, 70) // a full one at 30 and one at 60 minutes
-		kept := svc.Dests[s.Pick(&q, d.Current())].ID == first
+		kept := svc.Dests[s.Pick(&q, loadsOf(d.Current()))].ID == first
 		if want := name == "lblcr"; kept != want {
 			t.Errorf("%s: kept for 70 minutes: %v, want %v", name, kept, want)
 		}
 		sweep(70, 200)
-		if again := svc.Dests[s.Pick(&q, d.Current())].ID; again == first && name == "lblcr" {
+		if again := svc.Dests[s.Pick(&q, loadsOf(d.Current()))].ID; again == first && name == "lblcr" {
 			t.Errorf("%s still has what was not used for longer than its time", name)
 		}
 	}
@@ -213,7 +213,7 @@ func TestCachedServersStay(t *testing.T) {
 	pick := func() uint32 {
 		svc := d.Current().Services[0]
 		s.Adopt(svc.Dests, svc.Plan)
-		return svc.Dests[s.Pick(&sched.Query{Dest: *addr("10.0.0.1")}, d.Current())].ID
+		return svc.Dests[s.Pick(&sched.Query{Dest: *addr("10.0.0.1")}, loadsOf(d.Current()))].ID
 	}
 	id := pick() // 10.1.0.3, the newest
 	must(t, d.DeleteReal(www, RealKey{ip("10.1.0.3"), 8080}))

@@ -288,3 +288,19 @@ func (p *places) crowded(i int, l Loads) bool {
 	}
 	return false
 }
+
+// least returns the server that wlc would take, or -1: an address that nobody asked
+// for before is rare enough to go through the list.
+func (p *places) least(l Loads) int {
+	best, bestCost := -1, uint64(0)
+	for i := range p.dests {
+		d := &p.dests[i]
+		if !available(d, l) {
+			continue
+		}
+		if c := overhead(l.Load(d.ID)); best < 0 || heavier(bestCost, p.dests[best].Weight, c, d.Weight) {
+			best, bestCost = i, c
+		}
+	}
+	return best
+}

@@ -13,18 +13,52 @@ import (
 	"github.com/sluice-lb/sluice/lb/flow"
 )
 
-// counts are the loads of a test's servers, by ID.
+// counts are the loads of a test's servers, by ID, to the one scheduler that asks.
 type counts struct {
 	active, inactive map[uint32]int32
 	overloaded       map[uint32]bool
+	seen             map[uint32]node // what they were when Changes was asked for
+	changes          Changes
+	batch            uint64
 }
 
+// maxTestID is the highest ID that tests give a server.
+const maxTestID = 9999
+
 func newCounts() *counts {
-	return &counts{map[uint32]int32{}, map[uint32]int32{}, map[uint32]bool{}}
+	return &counts{map[uint32]int32{}, map[uint32]int32{}, map[uint32]bool{}, map[uint32]node{}, Changes{}.Grow(maxTestID + 1), 0}
 }
 
 func (c *counts) Load(id uint32) (active, inactive int32) { return c.active[id], c.inactive[id] }
 func (c *counts) Overloaded(id uint32) bool               { return c.overloaded[id] }
+
+// Changes notes which servers' counts are others than when it was asked last.
+func (c *counts) Changes() (Changes, uint64) {
+	for id := range c.active {
+		c.note(id)
+	}
+	for id := range c.inactive {
+		c.note(id)
+	}
+	for id := range c.overloaded {
+		c.note(id)
+	}
+	for id := range c.seen { // others may have been cleared
+		c.note(id)
+	}
+	return c.changes, c.batch
+}
+
+func (c *counts) note(id uint32) {
+	now := node{cost: uint64(c.active[id]), weight: c.inactive[id]}
+	if c.overloaded[id] {
+		now.place = 1
+	}
+	if now != c.seen[id] {
+		c.seen[id] = now
+		c.changes.Note(id)
+	}
+}
 
 // service plays the director: it adds servers one by one and plans each time.
 type service struct {

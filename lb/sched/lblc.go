@@ -26,7 +26,7 @@ func (s *lblc) Pick(q *Query, l Loads) int {
 	if i >= 0 && !s.crowded(i, l) {
 		return i
 	}
-	if i = least(s.dests, l, overhead); i >= 0 {
+	if i = s.least(l); i >= 0 {
 		s.remember(&q.Dest, s.dests[i].ID, true, q.Now)
 	}
 	return i

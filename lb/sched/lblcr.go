@@ -30,7 +30,7 @@ func (s *lblcr) Pick(q *Query, l Loads) int {
 	if i >= 0 && !s.crowded(i, l) {
 		return i
 	}
-	if i = least(s.dests, l, overhead); i >= 0 {
+	if i = s.least(l); i >= 0 {
 		s.remember(&q.Dest, s.dests[i].ID, false, q.Now)
 	}
 	return i

@@ -1,19 +1,14 @@
 package sched
 
-// nq takes the first server without an active connection, so that nobody
-// queues while another idles, and else does as sed (K-SCH-NQ, ip_vs_nq.c; the
-// same paper).
-type nq struct{ list }
+// newNQ returns an nq, which takes the first server without an active connection,
+// so that nobody queues while another idles, and else does as sed (K-SCH-NQ,
+// ip_vs_nq.c; the same paper).
+func newNQ(Flags) Scheduler { return newLeast(queue) }
 
-func newNQ(Flags) Scheduler { return &nq{} }
-
-func (s *nq) Pick(_ *Query, l Loads) int {
-	for i := range s.dests {
-		if d := &s.dests[i]; available(d, l) {
-			if active, _ := l.Load(d.ID); active == 0 {
-				return i
-			}
-		}
+// queue is delay, but nothing for a server that is idle.
+func queue(active, inactive int32) uint64 {
+	if active == 0 {
+		return 0
 	}
-	return least(s.dests, l, delay)
+	return delay(active, inactive)
 }

@@ -248,7 +248,7 @@ func BenchmarkPick(b *testing.B) {
 			for i := range 10 {
 				svc.add(dest(uint32(i), fmt.Sprintf("10.0.0.%d", i+1), 80, int32(i+1)))
 			}
-			worker, loads := svc.scheduler(b), &idle{}
+			worker, loads := svc.scheduler(b), &idle{Changes{}.Grow(10)}
 			q := Query{Client: address("10.0.0.1"), Dest: address("10.0.0.2")}
 			for b.Loop() {
 				q.Client[15]++
@@ -277,7 +277,9 @@ func BenchmarkPlan(b *testing.B) {
 	}
 }
 
-type idle struct{}
+// idle are servers without load, of which the winner's is always looked at again.
+type idle struct{ changes Changes }
 
-func (idle) Load(uint32) (active, inactive int32) { return 0, 0 }
-func (idle) Overloaded(uint32) bool               { return false }
+func (*idle) Load(uint32) (active, inactive int32) { return 0, 0 }
+func (*idle) Overloaded(uint32) bool               { return false }
+func (l *idle) Changes() (Changes, uint64)         { l.changes.Note(9); return l.changes, 0 }

@@ -30,12 +30,16 @@ type Dest struct {
 	LastWeight int32 // last weight that was not 0 (K-DST-5)
 }
 
-// Loads tells how busy servers are, over all workers of the node.
+// Loads tells a worker how busy servers are, over all workers of the node.
 type Loads interface {
 	// Load returns the active and inactive connections of a server (K-CONN-7).
 	Load(id uint32) (active, inactive int32)
 	// Overloaded says whether a server has reached its upper threshold (K-DST-7).
 	Overloaded(id uint32) bool
+	// Changes returns what the worker itself has changed of that. What others
+	// have changed is known by the batch: another number than before, and it may
+	// be anything.
+	Changes() (own Changes, batch uint64)
 }
 
 // Query is the packet that wants a server. Of an ICMP error that is scheduled
@@ -87,14 +91,14 @@ type algorithm struct {
 var algorithms = []algorithm{
 	{"rr", newRR, planRR},
 	{"wrr", newWRR, planWRR},
-	{"lc", newLC, nil},
-	{"wlc", newWLC, nil},
+	{"lc", newLC, planLeast},
+	{"wlc", newWLC, planLeast},
 	{"lblc", newLBLC, planCache},
 	{"lblcr", newLBLCR, planCache},
 	{"dh", newDH, planDH},
 	{"sh", newSH, planSH},
-	{"sed", newSED, nil},
-	{"nq", newNQ, nil},
+	{"sed", newSED, planLeast},
+	{"nq", newNQ, planLeast},
 	{"fo", newFO, nil},
 	{"ovf", newOVF, nil},
 	{"mh", newMH, planMH},
