@@ -57,10 +57,11 @@ type walk struct {
 	expressed int
 }
 
-func newWalker(t testing.TB, roles []Role) *rig {
+func newWalker(tb testing.TB, roles []Role) *rig {
+	tb.Helper()
 	udp := service("udp 10.0.1.100:53 rr", "nat 10.0.2.11:53 1")
 	udp.Persistence = &lb.Persistence{Timeout: time.Minute}
-	return newRig(t, options{roles: roles}, udp,
+	return newRig(tb, options{roles: roles}, udp,
 		service("tcp 10.0.1.100:80 rr", "nat 10.0.2.11:8080 1", "dr 10.0.2.12:80 1", "tun 10.0.2.13:80 1", "nat 10.0.2.14:80 1"),
 		service("udp 10.0.1.100:54 rr", "nat 10.0.2.11:5400 1", "dr 10.0.2.12:54 1"),
 		service("tcp [fd00:1::100]:80 rr", "nat [fd00:2::11]:8080 1"))
@@ -243,6 +244,7 @@ func TestPacketLines(t *testing.T) {
 
 // offset is where a Packet has a field, or one of its Frame.
 func offset(t *testing.T, name string) uintptr {
+	t.Helper()
 	f, ok := reflect.TypeFor[Packet]().FieldByName(name)
 	if !ok {
 		t.Fatalf("a Packet has no %s", name)
