@@ -10,6 +10,7 @@ type UMEM struct {
 	given  []uint8  // by ID: number of the queue that a chunk was last given to
 	queues []*Queue // by number; nil: it is free
 	owners owners   // build tag frameowner: who has each chunk
+	_      [64]byte // another worker's may lie behind, and free changes with each packet
 }
 
 // Frames is the number of frames, FrameSize the bytes of each.

@@ -11,6 +11,7 @@ type port struct {
 	next     int  // the lap's next frame
 	sent     int
 	released int
+	_        [64]byte // another worker's may lie behind
 }
 
 // Receive hands out the next frames. Like a queue on AF_XDP it reads no byte
