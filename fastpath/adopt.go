@@ -104,7 +104,7 @@ func (p *Pipeline) Routes(t *nexthop.Table) {
 	p.hops = t
 	p.version++
 	p.rerouted = p.now
-	p.ways, p.wayOf = append(p.ways[:0], header{}), make([]uint16, t.Len())
+	p.ways, p.wayOf = make([]header, 1, min(t.Len()+1, 1<<16)), make([]uint16, t.Len()) // as many as connections can note
 	p.listen()
 }
 
@@ -136,7 +136,7 @@ func (p *Pipeline) newLane(l *lane, real uint32) {
 	if !r.Available || r.V6 || r.Forward != lb.NAT && r.Forward != lb.DR {
 		return
 	}
-	if l.header = p.headerOf(p.way(&r.Addr, r.Forward)); l.ok {
+	if l.header = p.headerOf(p.way(&r.Addr, r.Forward)); l.mtu != 0 {
 		l.how = conn.Flags(r.Forward)
 	}
 	l.addr = binary.LittleEndian.Uint32(r.Addr[12:])
@@ -157,7 +157,7 @@ func (p *Pipeline) headerOf(hop *nexthop.Hop) header {
 	copy(b[6:], hop.SrcMAC[:])
 	return header{
 		dst: binary.LittleEndian.Uint64(b[:]), src: binary.LittleEndian.Uint32(b[8:]),
-		mtu: hop.MTU, out: uint16(iface.Port), ok: true,
+		mtu: hop.MTU, out: uint16(iface.Port),
 	}
 }
 

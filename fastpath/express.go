@@ -20,8 +20,7 @@ import (
 type header struct {
 	dst      uint64 // its first eight bytes, and the next four, as little-endian words
 	src      uint32
-	mtu, out uint16
-	ok       bool // it is reachable, without tags, by a port that is up; if not, mtu is 0
+	mtu, out uint16 // mtu is 0 unless it is reachable, without tags, by a port that is up
 }
 
 // lane is what a packet to or from a real server needs of it, in a cache line.
@@ -32,7 +31,7 @@ type lane struct {
 	row     *lb.RealRow
 	svc     *lb.ServiceRow
 	how     conn.Flags // the method
-	_       [14]byte
+	_       [22]byte
 }
 
 // usual are the properties that a connection of express packets may have, besides
@@ -50,13 +49,13 @@ func (p *Pipeline) wayBack(c *conn.Conn) *header {
 	}
 	if c.Note == 0 {
 		hop := p.hops.Lookup(&c.Client)
-		if p.wayOf[hop.ID] == 0 && len(p.ways) <= 0xffff {
+		if p.wayOf[hop.ID] == 0 && len(p.ways) < cap(p.ways) {
 			p.wayOf[hop.ID] = uint16(len(p.ways))
 			p.ways = append(p.ways, p.headerOf(hop))
 		}
 		c.Note = p.wayOf[hop.ID]
 	}
-	return &p.ways[c.Note] // of 0: not ok
+	return &p.ways[c.Note] // the first is closed
 }
 
 // express sends a plain packet on, if it is as most are; id is the connection that

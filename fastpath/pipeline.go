@@ -248,12 +248,14 @@ func (p *Pipeline) lookup(b *Batch) {
 // that express does not send on are left in b.which.
 func (p *Pipeline) schedule(b *Batch) {
 	rest := 0
+	b.express = 0
 	for i := range b.look {
 		at := b.which[i]
 		k := &b.Pkts[at]
 		if k.plain {
 			if b.ids[i] != 0 && !p.replaced && p.express(k, b.short[i], b.hashes[i], b.ids[i]) {
 				k.express = true
+				b.express++
 				continue
 			}
 			if !p.whole(k, &b.keys[i]) {
@@ -283,7 +285,6 @@ func (p *Pipeline) schedule(b *Batch) {
 			p.request(b, int(at))
 		}
 	}
-	b.express = b.look - rest
 	b.look = rest
 }
 

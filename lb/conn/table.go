@@ -108,6 +108,7 @@ func (t *Table) Delete(id ID) {
 	if id == 0 || id > t.fresh || n.prev == free {
 		panic(fmt.Sprintf("conn: connection %d deleted, but it is free", id))
 	}
+	t.settle()
 	client := t.conns[id].ClientKey()
 	t.unlink(&client, id)
 	if real := &t.reals[id]; !real.IsZero() {
